@@ -1,0 +1,77 @@
+# The commands of the project. `make demo` and `make test` set up whatever they need first; the rest is for every day.
+PYTHON  ?= python3
+BIN      = .venv/bin
+READY    = .venv/.ready
+SHIM     = ktls/shim/libktls.so
+C_FILES  = $(wildcard ktls/shim/*.c ktls/shim/*.h tests/*/*.c)
+CHECK    = $(BIN)/python tools/check.py
+ifdef CI
+export KTLS_REQUIRE_LAB ?= 1
+endif
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help setup setup-lab demo demo-lab test test-fast lint format sanitize bench clean
+help:
+	@echo "make demo       an unmodified http.server and curl talk TLS, and the wire is shown to carry none of it in clear"
+	@echo "make demo-lab   the same through kTLS, in user-mode Linux"
+	@echo "make test       everything CI runs: lint, native tests, the lab kernels (under 15 minutes)"
+	@echo "make test-fast  lint and the quick tests (under a minute)"
+	@echo "make lint | format | sanitize | bench | clean"
+
+# --- set up: quick when there is nothing to do -----------------------------------------------------------------------
+
+setup: $(READY) $(SHIM)
+
+# A change of pyproject.toml or setup.py installs again; a change of the shim's sources only builds the shim.
+$(READY): pyproject.toml setup.py tools/packages
+	@tools/packages base
+	@test -x $(BIN)/python || { echo "setup: creating .venv"; $(PYTHON) -m venv .venv; }
+	@echo "setup: installing ktls and its tools into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,lab]'
+	@touch $@
+
+$(SHIM): $(wildcard ktls/shim/*.c ktls/shim/*.h) ktls/shim/Makefile
+	@echo "setup: building the shim"
+	@$(MAKE) -C ktls/shim OUT=libktls.so
+
+setup-lab: setup
+	@tools/packages lab
+
+# --- see it ----------------------------------------------------------------------------------------------------------
+
+demo: setup
+	@$(BIN)/python tools/demo.py
+
+demo-lab: setup-lab
+	@tools/lab uml -- $(CURDIR)/$(BIN)/python tools/demo.py
+
+# --- check it --------------------------------------------------------------------------------------------------------
+
+test: setup-lab
+	@$(CHECK) lint native uml qemu
+
+test-fast: setup
+	@$(CHECK) lint fast
+
+lint: setup
+	@$(CHECK) lint
+
+format: setup
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(C_FILES)
+
+# The compiler's analyzer, then the shim's tests against a build with AddressSanitizer and UBSan. Its runtime must be the
+# first library of the process, hence the list in KTLS_SHIM.
+sanitize: setup
+	@$(MAKE) -C ktls/shim analyze
+	@mkdir -p build/asan && $(MAKE) -C ktls/shim asan OUT=$(CURDIR)/build/asan/libktls.so
+	@KTLS_SHIM=$$(cc -print-file-name=libasan.so):$(CURDIR)/build/asan/libktls.so \
+	  ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -m pytest -q -m "not lab" tests/shim
+
+bench: setup
+	@$(BIN)/python -m pytest -q --benchmark-enable --benchmark-only tests
+
+clean:
+	rm -rf build dist *.egg-info .venv/.ready .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@$(MAKE) -C ktls/shim clean
