@@ -1,0 +1,123 @@
+/* connect, accept, accept4: where a connection becomes ours. */
+#include <errno.h>
+#include <netinet/in.h>
+
+#include "real.h"
+
+static int fail(int error)
+{
+    errno = error;
+    return -1;
+}
+
+static bool is_stream(int fd)
+{
+    int type = 0;
+    socklen_t length = sizeof type;
+    return real(getsockopt)(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM;
+}
+
+static bool is_inet(const struct sockaddr *address, socklen_t length)
+{
+    return address && length >= sizeof(struct sockaddr_in) &&
+           (address->sa_family == AF_INET || address->sa_family == AF_INET6);
+}
+
+/* connect() on a descriptor whose TCP connection already stands or is on its way. */
+static int connect_again(int fd, const struct sockaddr *address, socklen_t length)
+{
+    slot_t slot = gate_poll(fd);
+    if (slot_state(slot) == GATED) {
+        if (real(fcntl)(fd, F_GETFL) & O_NONBLOCK)
+            return fail(EALREADY);
+        slot = gate_wait(fd, false, SO_SNDTIMEO);
+    }
+    switch (slot_state(slot)) {
+    case GATED:
+        return fail(errno == EAGAIN ? EALREADY : errno);
+    case FAILED:
+        return fail(slot_errno(slot));
+    case RELAY:
+        return real(connect)(hidden(fd), address, length);
+    default:
+        return real(connect)(fd, address, length);
+    }
+}
+
+/* A blocking connect() returns when the handshake is done, and its result is the handshake's. */
+static int connect_wait(int fd)
+{
+    slot_t slot = gate_wait(fd, false, SO_SNDTIMEO);
+    if (slot_state(slot) == GATED)
+        return fail(errno == EAGAIN ? EINPROGRESS : errno);
+    return slot_state(slot) == FAILED ? fail(slot_errno(slot)) : 0;
+}
+
+EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+    slot_t slot = slot_of(fd);
+    if (is_tls(slot))
+        return connect_again(fd, address, length);
+    int result = real(connect)(fd, address, length);
+    int error = result < 0 ? errno : 0;
+    if (!is_inet(address, length) || (result < 0 && error != EINPROGRESS && error != EINTR) || !is_stream(fd)) {
+        errno = error ? error : errno;
+        return result;
+    }
+    struct request request = {.kind = REQUEST_CONNECT,
+                              .flags = result < 0 ? REQUEST_IN_PROGRESS : 0,
+                              .address = address,
+                              .address_length = length};
+    int refused = gate_raise(fd, &request);
+    if (refused)
+        return fail(refused);
+    if (slot_state(slot_of(fd)) != GATED || result < 0)
+        return result < 0 ? fail(error) : 0;
+    if (real(fcntl)(fd, F_GETFL) & O_NONBLOCK)
+        return fail(EINPROGRESS);
+    return connect_wait(fd);
+}
+
+static int accepted(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof peer;
+    if (fd < 0)
+        return fd;
+    slot_set(fd, PLAIN);
+    int saved = errno;
+    if (real(getpeername)(fd, (struct sockaddr *)&peer, &length) != 0) {
+        /* Gone already (ENOTCONN): there is nothing to protect, and nobody to send to. */
+        if (errno != ENOTCONN || is_stream(fd)) {
+            errno = saved;
+            return fd;
+        }
+    }
+    if (!is_inet((struct sockaddr *)&peer, length) || !is_stream(fd)) {
+        errno = saved;
+        return fd;
+    }
+    struct request request = {
+        .kind = REQUEST_ACCEPT, .address = (struct sockaddr *)&peer, .address_length = length};
+    int refused = gate_raise(fd, &request);
+    if (refused) {
+        real(close)(fd);
+        /* What accept(2) says of a connection that ended before it could be handed over; servers try again. */
+        return fail(refused == EMFILE || refused == ENFILE ? refused : ECONNABORTED);
+    }
+    errno = saved;
+    return fd;
+}
+
+EXPORT int accept(int fd, struct sockaddr *restrict address, socklen_t *restrict length)
+{
+    return accepted(real(accept)(fd, address, length));
+}
+
+EXPORT int accept4(int fd, struct sockaddr *restrict address, socklen_t *restrict length, int flags)
+{
+    return accepted(real(accept4)(fd, address, length, flags));
+}
+
+EXPORT int __connect(int fd, const struct sockaddr *address, socklen_t length);
+EXPORT int __connect(int fd, const struct sockaddr *address, socklen_t length) { return connect(fd, address, length); }

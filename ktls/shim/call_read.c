@@ -1,0 +1,204 @@
+/* The read family. Each call is turned into one `reading` (descriptor, buffers, flags) when the descriptor is TLS. */
+#include <errno.h>
+#include <string.h>
+
+#include "real.h"
+
+extern void __chk_fail(void) __attribute__((noreturn));
+
+static ssize_t read_real(const struct reading *reading)
+{
+    struct msghdr header = {.msg_iovlen = (size_t)reading->count};
+    memcpy(&header.msg_iov, &reading->iov, sizeof header.msg_iov);
+    return real(recvmsg)(reading->fd, &header, reading->flags);
+}
+
+static ssize_t tls_read(const struct reading *reading)
+{
+    int fd = reading->fd;
+    slot_t slot = slot_of(fd);
+    if (slot_state(slot) == GATED || slot_state(slot) == MOVING) {
+        if (slot & SHUT_READ)
+            return 0;
+        slot = reading->flags & MSG_DONTWAIT ? gate_poll(fd) : gate_wait(fd, false, SO_RCVTIMEO);
+        if (slot_state(slot) == GATED) {
+            errno = reading->flags & MSG_DONTWAIT ? EAGAIN : errno;
+            return -1;
+        }
+    }
+    if (slot_state(slot) == FAILED || (slot_state(slot) == KERNEL && slot_errno(slot))) {
+        errno = slot_errno(slot);
+        return -1;
+    }
+    if (slot_state(slot) != KERNEL)
+        return read_real(reading);
+    if (slot & SEEN_EOF)
+        return 0;
+    return record_read(reading);
+}
+
+static ssize_t read_one(int fd, void *buffer, size_t length, int flags)
+{
+    struct iovec iov = {.iov_base = buffer, .iov_len = length};
+    return tls_read(&(struct reading){.fd = fd, .iov = &iov, .count = 1, .flags = flags});
+}
+
+EXPORT ssize_t read(int fd, void *buffer, size_t length)
+{
+    if (likely(!is_tls(slot_of(fd))))
+        return real(read)(fd, buffer, length);
+    return read_one(fd, buffer, length, 0);
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
+{
+    if (likely(!is_tls(slot_of(fd))) || count < 0)
+        return real(readv)(fd, iov, count);
+    return tls_read(&(struct reading){.fd = fd, .iov = iov, .count = count});
+}
+
+EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+    if (likely(!is_tls(slot_of(fd))) || offset != -1 || count < 0)
+        return real(preadv2)(fd, iov, count, offset, flags);
+    int receive = flags & RWF_NOWAIT ? MSG_DONTWAIT : 0;
+    return tls_read(&(struct reading){.fd = fd, .iov = iov, .count = count, .flags = receive});
+}
+
+EXPORT ssize_t recv(int fd, void *buffer, size_t length, int flags)
+{
+    if (likely(!is_tls(slot_of(fd))))
+        return real(recv)(fd, buffer, length, flags);
+    return read_one(fd, buffer, length, flags);
+}
+
+EXPORT ssize_t recvfrom(int fd, void *restrict buffer, size_t length, int flags, struct sockaddr *restrict address,
+                        socklen_t *restrict address_length)
+{
+    if (likely(!is_tls(slot_of(fd))))
+        return real(recvfrom)(fd, buffer, length, flags, address, address_length);
+    if (address && address_length)
+        *address_length = 0; /* as TCP does */
+    return read_one(fd, buffer, length, flags);
+}
+
+/* Descriptors that arrive from another process may take numbers that we knew as something else. */
+static void note_descriptors(const struct msghdr *header)
+{
+    struct cmsghdr *message = header->msg_controllen ? CMSG_FIRSTHDR(header) : NULL;
+    for (; message; message = CMSG_NXTHDR((struct msghdr *)(uintptr_t)header, message)) {
+        if (message->cmsg_level != SOL_SOCKET || message->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (message->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(message) + i * sizeof fd, sizeof fd);
+            slot_set(fd, UNKNOWN);
+        }
+    }
+}
+
+static ssize_t tls_recvmsg(int fd, struct msghdr *header, int flags)
+{
+    if (flags & MSG_ERRQUEUE) /* questions about the socket, not about data */
+        return real(recvmsg)(slot_state(gate_poll(fd)) == KERNEL ? fd : hidden(fd), header, flags);
+    header->msg_namelen = 0;
+    header->msg_controllen = 0;
+    header->msg_flags = 0;
+    return tls_read(
+        &(struct reading){.fd = fd, .iov = header->msg_iov, .count = (int)header->msg_iovlen, .flags = flags});
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *header, int flags)
+{
+    if (unlikely(is_tls(slot_of(fd))))
+        return tls_recvmsg(fd, header, flags);
+    ssize_t got = real(recvmsg)(fd, header, flags);
+    if (got >= 0 && unlikely(header->msg_controllen > 0))
+        note_descriptors(header);
+    return got;
+}
+
+EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
+{
+    if (likely(!is_tls(slot_of(fd))))
+        return real(recvmmsg)(fd, messages, count, flags, timeout);
+    unsigned done = 0;
+    for (; done < count; done++) {
+        int now = flags & ~MSG_WAITFORONE;
+        if (done > 0 && (flags & MSG_WAITFORONE))
+            now |= MSG_DONTWAIT;
+        ssize_t got = tls_recvmsg(fd, &messages[done].msg_hdr, now);
+        if (got < 0)
+            break;
+        messages[done].msg_len = (unsigned)got;
+        if (got == 0)
+            return (int)done + 1;
+    }
+    return done > 0 || count == 0 ? (int)done : -1;
+}
+
+static ssize_t splice_from(int from, loff_t *from_offset, int to, loff_t *to_offset, size_t length, unsigned flags)
+{
+    for (;;) {
+        slot_t slot = gate_wait(from, false, SO_RCVTIMEO);
+        if (slot_state(slot) == GATED)
+            return -1;
+        if (slot_state(slot) == FAILED || (slot_state(slot) == KERNEL && slot_errno(slot))) {
+            errno = slot_errno(slot);
+            return -1;
+        }
+        if (slot_state(slot) == KERNEL && (slot & SEEN_EOF))
+            return 0;
+        ssize_t moved = real(splice)(from, from_offset, to, to_offset, length, flags);
+        if (moved > 0 || length == 0 || slot_state(slot) != KERNEL)
+            return moved;
+        if (moved == 0)
+            return record_at_end(from);
+        if (errno != EINVAL && errno != EIO)
+            return moved;
+        int cleared = record_clear(from);
+        if (cleared == 2)
+            errno = EINVAL;
+        if (cleared != 1)
+            return cleared == 0 ? 0 : -1;
+    }
+}
+
+EXPORT ssize_t splice(int from, loff_t *from_offset, int to, loff_t *to_offset, size_t length, unsigned flags)
+{
+    if (is_tls(slot_of(from)))
+        return splice_from(from, from_offset, to, to_offset, length, flags);
+    if (is_tls(slot_of(to)) && slot_state(gate_wait(to, false, SO_SNDTIMEO)) == GATED)
+        return -1;
+    return real(splice)(from, from_offset, to, to_offset, length, flags);
+}
+
+/* glibc's fortified forms and aliases; a program built with _FORTIFY_SOURCE calls nothing else. */
+/* clang-format off */
+#define ALIAS(type, name, ...) EXPORT type name(__VA_ARGS__); EXPORT type name(__VA_ARGS__)
+/* clang-format on */
+
+ALIAS(ssize_t, __read, int fd, void *buffer, size_t length) { return read(fd, buffer, length); }
+
+ALIAS(ssize_t, __read_chk, int fd, void *buffer, size_t length, size_t size)
+{
+    if (length > size)
+        __chk_fail();
+    return read(fd, buffer, length);
+}
+
+ALIAS(ssize_t, __recv_chk, int fd, void *buffer, size_t length, size_t size, int flags)
+{
+    if (length > size)
+        __chk_fail();
+    return recv(fd, buffer, length, flags);
+}
+
+ALIAS(ssize_t, __recvfrom_chk, int fd, void *restrict buffer, size_t length, size_t size, int flags,
+      struct sockaddr *restrict address, socklen_t *restrict address_length)
+{
+    if (length > size)
+        __chk_fail();
+    return recvfrom(fd, buffer, length, flags, address, address_length);
+}

@@ -1,0 +1,49 @@
+/* stdio: libc reads inside itself, past every wrapper. A stream on a TLS descriptor gets our own read and write instead. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "real.h"
+
+static ssize_t stream_read(void *cookie, char *buffer, size_t size) { return read((int)(intptr_t)cookie, buffer, size); }
+
+/* fopencookie wants 0 for an error; a short count would be taken for one. */
+static ssize_t stream_write(void *cookie, const char *buffer, size_t size)
+{
+    size_t done = 0;
+    while (done < size) {
+        ssize_t sent = write((int)(intptr_t)cookie, buffer + done, size - done);
+        if (sent < 0)
+            return 0;
+        done += (size_t)sent;
+    }
+    return (ssize_t)done;
+}
+
+static int stream_close(void *cookie) { return close((int)(intptr_t)cookie); }
+
+EXPORT FILE *fdopen(int fd, const char *mode)
+{
+    if (likely(!is_tls(slot_of(fd))))
+        return real(fdopen)(fd, mode);
+    const cookie_io_functions_t calls = {.read = stream_read, .write = stream_write, .close = stream_close};
+    FILE *stream = fopencookie((void *)(intptr_t)fd, mode, calls);
+#ifdef __GLIBC__
+    if (stream)
+        stream->_fileno = fd; /* fileno() must answer */
+#endif
+    return stream;
+}
+
+EXPORT int fclose(FILE *stream)
+{
+    int saved = errno;
+    int fd = stream ? fileno(stream) : -1;
+    slot_t slot = fd >= 0 ? slot_of(fd) : PLAIN;
+    errno = saved;
+    int result = real(fclose)(stream);
+    /* libc's own close() cannot be seen; a cookie stream has closed through ours already. */
+    if (is_tls(slot) && is_tls(slot_of(fd)) && real(fcntl)(fd, F_GETFD) < 0)
+        forget(fd);
+    return result;
+}

@@ -1,0 +1,59 @@
+/* syscall(): Node, language runtimes and allocators use it. What we wrap elsewhere is sent there; io_uring is refused, since
+ * it would read and write past us; the rest goes through. */
+#include <errno.h>
+#include <stdarg.h>
+#include <sys/syscall.h>
+
+#include "real.h"
+
+EXPORT long syscall(long number, ...)
+{
+    long a[6];
+    va_list arguments;
+    va_start(arguments, number);
+    for (size_t i = 0; i < LENGTH(a); i++)
+        a[i] = va_arg(arguments, long);
+    va_end(arguments);
+    int fd = (int)a[0];
+    switch (number) {
+    case SYS_read:
+        return read(fd, (void *)a[1], (size_t)a[2]);
+    case SYS_readv:
+        return readv(fd, (const struct iovec *)a[1], (int)a[2]);
+    case SYS_recvfrom:
+        return recvfrom(fd, (void *)a[1], (size_t)a[2], (int)a[3], (struct sockaddr *)a[4], (socklen_t *)a[5]);
+    case SYS_recvmsg:
+        return recvmsg(fd, (struct msghdr *)a[1], (int)a[2]);
+    case SYS_recvmmsg:
+        return recvmmsg(fd, (struct mmsghdr *)a[1], (unsigned)a[2], (int)a[3], (struct timespec *)a[4]);
+    case SYS_write:
+        return write(fd, (const void *)a[1], (size_t)a[2]);
+    case SYS_writev:
+        return writev(fd, (const struct iovec *)a[1], (int)a[2]);
+    case SYS_sendto:
+        return sendto(fd, (const void *)a[1], (size_t)a[2], (int)a[3], (const struct sockaddr *)a[4], (socklen_t)a[5]);
+    case SYS_sendmsg:
+        return sendmsg(fd, (const struct msghdr *)a[1], (int)a[2]);
+    case SYS_connect:
+        return connect(fd, (const struct sockaddr *)a[1], (socklen_t)a[2]);
+    case SYS_accept:
+        return accept(fd, (struct sockaddr *)a[1], (socklen_t *)a[2]);
+    case SYS_accept4:
+        return accept4(fd, (struct sockaddr *)a[1], (socklen_t *)a[2], (int)a[3]);
+    case SYS_close:
+        return close(fd);
+    case SYS_close_range:
+        return close_range((unsigned)a[0], (unsigned)a[1], (int)a[2]);
+    case SYS_shutdown:
+        return shutdown(fd, (int)a[1]);
+    case SYS_dup3:
+        return dup3(fd, (int)a[1], (int)a[2]);
+    case SYS_epoll_ctl:
+        return epoll_ctl(fd, (int)a[1], (int)a[2], (struct epoll_event *)a[3]);
+    case SYS_io_uring_setup:
+        errno = ENOSYS;
+        return -1;
+    default:
+        return real(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    }
+}

@@ -1,0 +1,181 @@
+/* The write family. While gated a write waits and then goes; after that the real call does the work, with the flags that
+ * kTLS would drop data for taken off. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <string.h>
+
+#include "real.h"
+
+/* MSG_MORE leaves data in an open record that nothing but another record sends, and close() drops it; the other two are
+ * about a TCP that has no TLS above it (facts: EOPNOTSUPP). */
+enum { DROPPED_FLAGS = MSG_MORE | MSG_CONFIRM | MSG_DONTROUTE };
+
+/* Whether a write may go on; if not, errno is set. *slot says what the descriptor is. */
+static bool may_write(int fd, int flags, slot_t *slot)
+{
+    *slot = slot_of(fd);
+    if (slot_state(*slot) == GATED || slot_state(*slot) == MOVING) {
+        *slot = flags & MSG_DONTWAIT ? gate_poll(fd) : gate_wait(fd, false, SO_SNDTIMEO);
+        if (slot_state(*slot) == GATED) {
+            errno = flags & MSG_DONTWAIT ? EAGAIN : errno;
+            return false;
+        }
+    }
+    if (slot_state(*slot) == FAILED || (slot_state(*slot) == KERNEL && slot_errno(*slot))) {
+        errno = slot_errno(*slot);
+        return false;
+    }
+    if (*slot & SHUT_WRITE) { /* kTLS would say success and send nothing */
+        if (!(flags & MSG_NOSIGNAL))
+            raise(SIGPIPE);
+        errno = EPIPE;
+        return false;
+    }
+    return true;
+}
+
+static int flags_for(slot_t slot, int flags)
+{
+    return slot_state(slot) == KERNEL || slot_state(slot) == RELAY ? flags & ~DROPPED_FLAGS : flags;
+}
+
+EXPORT ssize_t write(int fd, const void *buffer, size_t length)
+{
+    slot_t slot;
+    if (unlikely(is_tls(slot_of(fd))) && !may_write(fd, 0, &slot))
+        return -1;
+    return real(write)(fd, buffer, length);
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
+{
+    slot_t slot;
+    if (unlikely(is_tls(slot_of(fd))) && !may_write(fd, 0, &slot))
+        return -1;
+    return real(writev)(fd, iov, count);
+}
+
+EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+    slot_t slot;
+    if (unlikely(is_tls(slot_of(fd))) && !may_write(fd, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, &slot))
+        return -1;
+    return real(pwritev2)(fd, iov, count, offset, flags);
+}
+
+EXPORT ssize_t send(int fd, const void *buffer, size_t length, int flags)
+{
+    slot_t slot;
+    if (likely(!is_tls(slot_of(fd))))
+        return real(send)(fd, buffer, length, flags);
+    return may_write(fd, flags, &slot) ? real(send)(fd, buffer, length, flags_for(slot, flags)) : -1;
+}
+
+/* TCP Fast Open would put clear text into the SYN: connect first, then send. */
+static ssize_t send_open(int fd, const void *buffer, size_t length, int flags, const struct sockaddr *address,
+                         socklen_t address_length)
+{
+    if (connect(fd, address, address_length) != 0)
+        return -1;
+    return send(fd, buffer, length, flags & ~MSG_FASTOPEN);
+}
+
+static bool opens(const struct sockaddr *address, int flags)
+{
+    return (flags & MSG_FASTOPEN) && address && (address->sa_family == AF_INET || address->sa_family == AF_INET6);
+}
+
+EXPORT ssize_t sendto(int fd, const void *buffer, size_t length, int flags, const struct sockaddr *address,
+                      socklen_t address_length)
+{
+    if (unlikely(opens(address, flags)))
+        return send_open(fd, buffer, length, flags, address, address_length);
+    if (unlikely(is_tls(slot_of(fd))))
+        return send(fd, buffer, length, flags); /* a connected TCP socket ignores the address */
+    return real(sendto)(fd, buffer, length, flags, address, address_length);
+}
+
+static bool sets_record_type(const struct msghdr *header)
+{
+    const struct cmsghdr *message = header->msg_controllen ? CMSG_FIRSTHDR(header) : NULL;
+    return message && message->cmsg_level == 282 /* SOL_TLS */;
+}
+
+/* A descriptor handed to another process must be the socket, not a gate that only this shim can open. */
+static void settle_descriptors(const struct msghdr *header)
+{
+    struct cmsghdr *message = header->msg_controllen ? CMSG_FIRSTHDR(header) : NULL;
+    for (; message; message = CMSG_NXTHDR((struct msghdr *)(uintptr_t)header, message)) {
+        if (message->cmsg_level != SOL_SOCKET || message->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (message->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(message) + i * sizeof fd, sizeof fd);
+            if (is_tls(slot_of(fd)))
+                gate_wait(fd, true, 0);
+        }
+    }
+}
+
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
+{
+    slot_t slot;
+    if (unlikely(opens(header->msg_name, flags))) {
+        if (connect(fd, header->msg_name, header->msg_namelen) != 0)
+            return -1;
+        flags &= ~MSG_FASTOPEN;
+    }
+    if (likely(!is_tls(slot_of(fd)))) {
+        if (unlikely(header->msg_controllen > 0))
+            settle_descriptors(header);
+        return real(sendmsg)(fd, header, flags);
+    }
+    if (!may_write(fd, flags, &slot))
+        return -1;
+    struct msghdr bare = *header;
+    bare.msg_name = NULL;
+    bare.msg_namelen = 0;
+    if (slot_state(slot) == RELAY || (slot_state(slot) == KERNEL && !sets_record_type(header))) {
+        bare.msg_control = NULL; /* kTLS refuses every control message but its own; TCP takes them as hints */
+        bare.msg_controllen = 0;
+    }
+    return real(sendmsg)(fd, &bare, flags_for(slot, flags));
+}
+
+EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
+{
+    if (likely(!is_tls(slot_of(fd))))
+        return real(sendmmsg)(fd, messages, count, flags);
+    unsigned done = 0;
+    for (; done < count; done++) {
+        ssize_t sent = sendmsg(fd, &messages[done].msg_hdr, flags);
+        if (sent < 0)
+            break;
+        messages[done].msg_len = (unsigned)sent;
+    }
+    return done > 0 || count == 0 ? (int)done : -1;
+}
+
+EXPORT ssize_t sendfile(int to, int from, off_t *offset, size_t length)
+{
+    slot_t slot;
+    if (unlikely(is_tls(slot_of(to))) && !may_write(to, 0, &slot))
+        return -1;
+    return real(sendfile)(to, from, offset, length);
+}
+
+EXPORT ssize_t sendfile64(int to, int from, off64_t *offset, size_t length)
+{
+    slot_t slot;
+    if (unlikely(is_tls(slot_of(to))) && !may_write(to, 0, &slot))
+        return -1;
+    return real(sendfile64)(to, from, offset, length);
+}
+
+EXPORT ssize_t __write(int fd, const void *buffer, size_t length);
+EXPORT ssize_t __write(int fd, const void *buffer, size_t length) { return write(fd, buffer, length); }
+
+EXPORT ssize_t __send(int fd, const void *buffer, size_t length, int flags);
+EXPORT ssize_t __send(int fd, const void *buffer, size_t length, int flags) { return send(fd, buffer, length, flags); }

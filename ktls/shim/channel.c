@@ -1,0 +1,56 @@
+/* The channel to the agent: requests go one way, each with two descriptors; answers come on the gate (docs/protocol.md). */
+#include <errno.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include "real.h"
+
+static int channel(void) { return 2 * shim_base; }
+
+/* The inherited channel is gone (the program closed it where we could not see, or the agent was started anew). */
+static bool reconnect(void)
+{
+    const char *path = shim_agent_path();
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof address.sun_path)
+        return false;
+    memcpy(address.sun_path, path, length);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    bool done = real(connect)(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
+                real(dup3)(fd, channel(), 0) == channel();
+    real(close)(fd);
+    return done;
+}
+
+static bool send_once(const void *message, size_t length, const int descriptors[2])
+{
+    union {
+        char space[CMSG_SPACE(2 * sizeof(int))];
+        struct cmsghdr align;
+    } control = {{0}};
+    struct iovec iov = {.iov_len = length};
+    memcpy(&iov.iov_base, &message, sizeof message);
+    struct msghdr header = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(2 * sizeof(int));
+    memcpy(CMSG_DATA(rights), descriptors, 2 * sizeof(int));
+    for (;;) {
+        if (real(sendmsg)(channel(), &header, MSG_NOSIGNAL) == (ssize_t)length)
+            return true;
+        if (errno != EINTR)
+            return false;
+    }
+}
+
+bool channel_send(const void *message, size_t length, const int descriptors[2])
+{
+    if (send_once(message, length, descriptors))
+        return true;
+    return reconnect() && send_once(message, length, descriptors);
+}

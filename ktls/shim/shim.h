@@ -1,0 +1,143 @@
+/* The shim: an LD_PRELOAD library that puts a gate in front of a program's TCP connections until their TLS handshake is
+ * done by the agent, and then takes care of what kTLS does differently from TCP. docs/protocol.md is the contract.
+ *
+ * Rules of this directory:
+ * - No allocation and no lock in a wrapped call; stack buffers are small; errno is changed only with a -1.
+ * - The kernel holds the truth: what a descriptor is can be read back from descriptor numbers (fd + base) and from socket
+ *   names at any time. The slot table is a hint that saves the question, rebuilt after exec, never edited by a vfork child.
+ * - One file per family of calls; the exported symbol decides by the descriptor's state and hands on.
+ */
+#ifndef KTLS_SHIM_H
+#define KTLS_SHIM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
+
+/* --- slots: what a descriptor is (slot.c) --------------------------------------------------------------------------- */
+
+enum state {
+    UNKNOWN, /* not looked at since start, exec or close */
+    PLAIN,   /* none of our business */
+    GATED,   /* the descriptor is gate end A, the socket R is at fd + base; the handshake is running */
+    MOVING,  /* a thread is putting R in A's place */
+    RELAY,   /* as GATED, handshake done: A carries clear text, R answers questions */
+    KERNEL,  /* the descriptor is R with keys in the kernel; the leash A is at fd + base */
+    FAILED,  /* the descriptor is A for good; every use fails with the slot's errno */
+};
+
+/* A slot is one 32-bit word: state, flags and an errno, so that it is always read and replaced whole. */
+typedef uint32_t slot_t;
+#define STATE_MASK 0x0000000fu
+#define OUTBOUND 0x00000010u      /* made by connect(): "not connected" until the gate opens */
+#define STRICT_EOF 0x00000020u    /* end of file without close_notify is an error */
+#define CONFIRM_IN 0x00000040u    /* this kernel's poll says readable for a partial record */
+#define CAN_REKEY 0x00000080u     /* this kernel can take new keys: look behind short reads for a KeyUpdate */
+#define SEEN_EOF 0x00000100u      /* close_notify has been taken: end of file, and it stays so */
+#define SHUT_WRITE 0x00000200u    /* the program has ended its direction */
+#define SHUT_READ 0x00000400u     /* the program does not want to read: end of file proves nothing */
+#define NODELAY_KNOWN 0x00000800u /* the program set TCP_NODELAY while gated ... */
+#define NODELAY_ON 0x00001000u    /* ... to this */
+#define ERRNO_SHIFT 16            /* the upper half: an errno that is final for reads */
+#define FLAGS_MASK 0x0000fff0u
+
+static inline enum state slot_state(slot_t slot) { return (enum state)(slot & STATE_MASK); }
+static inline int slot_errno(slot_t slot) { return (int)(slot >> ERRNO_SHIFT); }
+static inline bool is_tls(slot_t slot) { return slot_state(slot) > PLAIN; }
+static inline slot_t with_state(slot_t slot, enum state state) { return (slot & ~STATE_MASK) | state; }
+static inline slot_t with_errno(slot_t slot, int error) { return (slot & 0xffffu) | (slot_t)error << ERRNO_SHIFT; }
+
+enum { SLOT_COUNT = 65536 }; /* descriptors above this are refused TLS, never left in clear */
+
+extern int shim_base;       /* program descriptors are below; fd + base is hidden; 2 * base is the channel */
+slot_t slot_of(int fd);     /* the descriptor's slot, asking the kernel when it is UNKNOWN */
+void slot_set(int fd, slot_t slot);
+void slot_flag(int fd, slot_t flags);                  /* sets flags */
+bool slot_swap(int fd, slot_t expected, slot_t slot);  /* compare and exchange; false also in a vfork child */
+bool slots_are_ours(void);                             /* false in a vfork child, which shares its parent's memory */
+void slots_after_fork(void);
+static inline int hidden(int fd) { return fd + shim_base; }
+static inline bool is_hidden(int fd) { return shim_base > 0 && fd >= shim_base && fd <= 2 * shim_base + 15; }
+int hide(int fd, int at, bool cloexec);                /* copies fd to exactly `at`; -1 with EMFILE when it is taken */
+bool has_cloexec(int fd);
+void forget(int fd);                                   /* after the descriptor is closed: closes its hidden twin */
+
+/* --- the gate (gate.c) and the channel (channel.c) ------------------------------------------------------------------ */
+
+enum request_kind { REQUEST_CONNECT = 1, REQUEST_ACCEPT = 2 };
+enum { REQUEST_IN_PROGRESS = 1 };
+
+struct request {
+    enum request_kind kind;
+    unsigned flags;
+    const struct sockaddr *address; /* of the peer; may be NULL */
+    socklen_t address_length;
+};
+
+/* Asks policy about the connection on fd and puts the gate up if it says tls.
+ * Returns 0 (go on; look at the slot for what it became) or an errno: nothing may pass and the connection is shut. */
+int gate_raise(int fd, const struct request *request);
+
+/* Looks whether the gate has opened and does what follows. Never blocks. Returns the slot as it is then. */
+slot_t gate_poll(int fd);
+
+/* As gate_poll, but waits for the outcome when the descriptor is a blocking one (or `force`).
+ * Returns the slot; still GATED means: would block (errno EAGAIN) or interrupted (errno EINTR). */
+slot_t gate_wait(int fd, bool force, int timeout_option);
+
+/* What the leash or gate end `a` says (docs/protocol.md, "The gate", step 1). */
+struct outcome {
+    char kind;    /* 'K', 'R', 'C', 'F'; 0: not open yet; '?': not a gate end at all */
+    int error;    /* errno for 'F' */
+    slot_t flags; /* STRICT_EOF, CONFIRM_IN, CAN_REKEY */
+};
+struct outcome gate_outcome(int a);
+slot_t gate_marks(int a);                     /* SEEN_EOF and a final errno, as any holder of the leash noted them */
+void gate_mark(int a, const char *kind, int error); /* notes "eof" or "err" for all holders */
+
+bool channel_send(const void *message, size_t length, const int descriptors[2]);
+
+/* --- records (record.c): what a kTLS socket does that TCP does not ---------------------------------------------------- */
+
+struct reading {
+    int fd;
+    const struct iovec *iov;
+    int count;
+    int flags;
+};
+
+/* Completes a read on a KERNEL descriptor whose real call gave `got` (and errno): control records are taken and acted
+ * on, and the read is done again. Returns what the program gets, errno set with -1. */
+ssize_t record_finish(const struct reading *reading, ssize_t got);
+ssize_t record_read(const struct reading *reading); /* the whole read, real call included */
+int record_clear(int fd);       /* control record at the head (splice's EINVAL): 1 gone, 0 end of file, -1 error, 2 none there */
+ssize_t record_at_end(int fd);  /* what a read that got 0 means: 0, or -1 for a truncated stream */
+ssize_t record_pending(int fd);                     /* bytes of clear text that can be read now */
+bool record_ready(int fd);                          /* false: poll says readable, but no whole record is there */
+void record_close_notify(int fd);                   /* sends it, flushing what MSG_MORE held back */
+
+/* --- epoll and poll (call_epoll.c, call_poll.c) ------------------------------------------------------------------------ */
+
+void epoll_leave(int fd);                        /* takes fd's file out of every epoll set it is known to be in */
+void epoll_enter(int fd, bool marked);           /* puts fd (now another file) back; marked: its events come through us */
+void epoll_unmark(int fd);                       /* the gate stays for good: events carry the program's data again */
+
+/* --- names, environment (call_names.c, call_exec.c) ------------------------------------------------------------------- */
+
+size_t name_of(const struct sockaddr *address, char *name, size_t size); /* what the resolver answered; 0 if nothing */
+void exec_remember(void);
+const char *shim_agent_path(void);         /* the channel, as the environment named it at start */
+const char *shim_getenv(const char *name); /* without libc's lock; for the constructor */
+
+void shim_start(void); /* resolves the real symbols and reads the environment; idempotent */
+
+#endif

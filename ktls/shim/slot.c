@@ -1,0 +1,115 @@
+/* Slots: one word per descriptor that says what it is, a hint that the kernel can confirm at any time. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include "real.h"
+
+int shim_base;
+static _Atomic slot_t slots[SLOT_COUNT];
+static _Atomic pid_t owner; /* the process whose memory this is; a vfork child sees another pid */
+
+bool slots_are_ours(void) { return getpid() == atomic_load(&owner); }
+
+void slots_after_fork(void) { atomic_store(&owner, getpid()); }
+
+static bool in_range(int fd) { return fd >= 0 && fd < shim_base && fd < SLOT_COUNT; }
+
+bool has_cloexec(int fd) { return (real(fcntl)(fd, F_GETFD) & FD_CLOEXEC) != 0; }
+
+int hide(int fd, int at, bool cloexec)
+{
+    int copy = real(fcntl)(fd, cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, at);
+    if (copy == at)
+        return at;
+    if (copy >= 0)
+        real(close)(copy);
+    errno = EMFILE;
+    return -1;
+}
+
+static int domain_of(int fd)
+{
+    int domain = 0;
+    socklen_t length = sizeof domain;
+    return real(getsockopt)(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 ? domain : -1;
+}
+
+static bool is_tcp(int fd)
+{
+    int domain = domain_of(fd);
+    return domain == AF_INET || domain == AF_INET6;
+}
+
+static bool has_ulp(int fd)
+{
+    char name[16] = "";
+    socklen_t length = sizeof name;
+    return real(getsockopt)(fd, IPPROTO_TCP, TCP_ULP, name, &length) == 0 && length >= 3 && memcmp(name, "tls", 3) == 0;
+}
+
+/* The program's direction is already ended (before an exec, or by another process)? */
+static bool is_shut(int fd)
+{
+    struct tcp_info info = {0};
+    socklen_t length = sizeof info;
+    if (real(getsockopt)(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0)
+        return false;
+    return info.tcpi_state == TCP_FIN_WAIT1 || info.tcpi_state == TCP_FIN_WAIT2 || info.tcpi_state == TCP_LAST_ACK ||
+           info.tcpi_state == TCP_CLOSING;
+}
+
+/* From descriptor numbers and sockets alone: after exec, and for descriptors that came from another process. */
+static slot_t classify(int fd)
+{
+    int twin = hidden(fd);
+    if (real(fcntl)(twin, F_GETFD) < 0)
+        return PLAIN;
+    if (is_tcp(twin) && domain_of(fd) == AF_UNIX) /* R is the hidden one, so fd is a gate end, open or not */
+        return GATED;
+    if (is_tcp(fd) && has_ulp(fd))
+        return KERNEL | gate_outcome(twin).flags | gate_marks(twin) | (is_shut(fd) ? SHUT_WRITE : 0);
+    real(close)(twin); /* the program closed fd where we could not see it: its leash must not outlive it */
+    return PLAIN;
+}
+
+slot_t slot_of(int fd)
+{
+    if (unlikely(!in_range(fd)))
+        return PLAIN;
+    slot_t slot = atomic_load_explicit(&slots[fd], memory_order_acquire);
+    if (likely(slot_state(slot) != UNKNOWN))
+        return slot;
+    int saved = errno;
+    slot = classify(fd);
+    slot_set(fd, slot);
+    errno = saved;
+    return slot;
+}
+
+void slot_set(int fd, slot_t slot)
+{
+    if (in_range(fd) && slots_are_ours())
+        atomic_store_explicit(&slots[fd], slot, memory_order_release);
+}
+
+void slot_flag(int fd, slot_t flags)
+{
+    if (in_range(fd) && slots_are_ours())
+        atomic_fetch_or_explicit(&slots[fd], flags, memory_order_acq_rel);
+}
+
+bool slot_swap(int fd, slot_t expected, slot_t slot)
+{
+    return in_range(fd) && slots_are_ours() && atomic_compare_exchange_strong(&slots[fd], &expected, slot);
+}
+
+void forget(int fd)
+{
+    int saved = errno;
+    slot_set(fd, UNKNOWN);
+    real(close)(hidden(fd));
+    errno = saved;
+}
