@@ -1,0 +1,1 @@
+"""The agent: decides about connections, does their handshakes outside the program, and installs or relays."""
