@@ -112,19 +112,25 @@ def _remove(directory: Path) -> None:
 
 def _become_agent(body: AgentBody, path: Path, send: int, log: Path | None) -> NoReturn:
     """Be the agent, from the launcher's fork to the end of the process."""
-    status = 1
     try:
         os.setsid()
         if os.fork():
             os._exit(0)
         send = _detach(send, log)
+        _serve(body, path, send)
+    finally:
+        os._exit(1)  # never return into the launcher, whatever went wrong
+
+
+def _serve(body: AgentBody, path: Path, send: int) -> None:
+    try:
         body(path, send)
-        status = 0
     except KtlsError as error:
-        _last_words(send, f"{error.message}\n{error.hint}")
+        _last_words(send, f"{error.message}\n{error.hint}".strip())
     except BaseException as error:
         _last_words(send, f"{type(error).__name__}: {error}")
-    os._exit(status)
+    else:
+        os._exit(0)
 
 
 def _detach(send: int, log: Path | None) -> int:
@@ -146,5 +152,4 @@ def _last_words(send: int, text: str) -> None:
     try:
         os.write(send, text.encode(errors="replace")[:ANSWER_MAX])
     except OSError:  # after READY it is closed: the log has it
-        sys.stderr.write(f"ktls agent: {text}\n")
-        sys.stderr.flush()
+        os.write(2, f"ktls agent: {text}\n".encode(errors="replace"))
