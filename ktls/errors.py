@@ -53,6 +53,20 @@ class ProtocolError(PeerError):
     alert = 80  # internal_error; the precise alert, where OpenSSL chose one, has already been sent
 
 
+class BadRecord(ProtocolError):
+    """A record that does not decrypt: tampered with, of another session, or out of order."""
+
+    reason = "bad-record"
+    alert = 20  # bad_record_mac
+
+
+class RecordOverflow(ProtocolError):
+    """A record longer than the protocol allows."""
+
+    reason = "record-overflow"
+    alert = 22  # record_overflow
+
+
 class ClearTextError(PeerError):
     """The peer spoke clear text where TLS is due."""
 
