@@ -174,10 +174,7 @@ class Plaintext:
 
 
 class RecordProtection:
-    """Seals, or opens, the records of one direction, one after the other.
-
-    It seals with `TxKeys`, and opens with either: with our own to prove that the TLS library wrote with them.
-    """
+    """Seals with `TxKeys`, or opens with either: with our own to prove that the TLS library wrote with them."""
 
     def __init__(self, keys: TxKeys | RxKeys) -> None:
         """Start at the keys' sequence number. The keys are not changed; `sequence` tells how far it went."""
