@@ -109,6 +109,12 @@ def run(options: RunOptions) -> NoReturn:
     Raises:
         KtlsError: nothing was run.
     """
+    covered = is_covered(os.environ)
+    if covered and (options.ports or options.policy):
+        raise UsageError(
+            "this process already runs under `ktls run`, whose policy stands",
+            hint="start it outside, or without --policy, --inbound and --outbound",
+        )
     policy = load_policy(options, os.environ)
     path = find_command(options.command[0], os.environ.get("PATH", os.defpath))
     preload = shim_libraries(os.environ)
@@ -118,12 +124,7 @@ def run(options: RunOptions) -> NoReturn:
         if not options.allow_uncovered:
             raise
         sys.stderr.write(f"ktls: {error.message}: running it in clear, as --allow-uncovered says\n")
-    if is_covered(os.environ):
-        if policy is not None:
-            raise UsageError(
-                "this process already runs under `ktls run`, whose policy stands",
-                hint="start it outside, or without --policy, --inbound and --outbound",
-            )
+    if covered:
         _exec(path, options.command, os.environ)
     base = limits.raise_limit()
     agent = _own_agent(policy, options) if policy is not None else Path(os.environ["KTLS_AGENT"]).absolute()
@@ -163,6 +164,8 @@ def load_policy(options: RunOptions, environment: Mapping[str, str]) -> "Policy 
             engine=options.engine or "auto",
         )
     if options.policy is None and environment.get("KTLS_AGENT"):
+        if options.log is not None:
+            raise UsageError("--log is for an agent of its own; the one in KTLS_AGENT has a log, or none, already")
         return None
     file = options.policy or environment.get("KTLS_POLICY")
     if not file:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -104,19 +103,15 @@ def test_agent_killed_at_start_is_an_error(directory):
         spawn.start_agent(body, directory, None)
 
 
-def test_agent_that_never_answers_is_given_up(directory, monkeypatch):
+def test_agent_that_never_answers_is_given_up(directory, fifo, monkeypatch):
     monkeypatch.setattr(spawn, "START_DEADLINE", 0.01)
-    ours, theirs = socket.socketpair()
 
     def body(path: Path, send: int) -> None:
-        # The test's end is closed here like everything else: wait for our own to be.
-        signal.alarm(20)
-        signal.pause()
+        fifo.read_text()
 
     with pytest.raises(AgentUnreachable, match="no answer within"):
         spawn.start_agent(body, directory, None)
-    ours.close()
-    theirs.close()
+    fifo.write_text("go")
 
 
 def test_what_the_agent_says_later_goes_to_the_log(directory, tmp_path):
