@@ -108,11 +108,12 @@ def agent_command(socket_path: Path, policy: Path, log: Path | None) -> None:
 
     Programs start faster this way, share the agent's sessions, and are all under one policy.
     """
-    from ktls.agent.main import AgentSettings, run  # noqa: PLC0415 - heavy, and only for this command
-    from policy.load import load  # noqa: PLC0415 - as above
+    from policy.load import load  # noqa: PLC0415 - only for this command
 
     loaded = load(policy.absolute())
     _private_directory(socket_path.absolute().parent)
+    from ktls.agent.main import AgentSettings, run  # noqa: PLC0415 - heavy, and not before the policy is good
+
     run(AgentSettings(policy=loaded, socket_path=socket_path.absolute(), log=log and log.absolute(), shared=True))
 
 
