@@ -1,6 +1,7 @@
 """Run the project's checks and sum them up: `tools/check.py lint native uml qemu` (`make test` runs all of these).
 
-Every step runs even when an earlier one failed, its output streams, and the end is one table and one line of counts.
+Every step runs even when an earlier one failed, tests' output streams (linters speak only of what they found), and the
+end is one table and one line of counts.
 Steps that need the lab are left out where it is missing, unless KTLS_REQUIRE_LAB=1, which makes them fail.
 """
 
@@ -33,11 +34,13 @@ class Command:
         words: the command line.
         variables: additions to the environment.
         needs: programs on PATH or files without which it cannot run.
+        quiet: show what it prints only if it fails.
     """
 
     words: tuple[str, ...]
     variables: dict[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    quiet: bool = False
 
 
 @dataclass(slots=True)
@@ -63,11 +66,11 @@ def steps() -> dict[str, list[Command]]:
     kernel = {"KTLS_TEST_ENGINE": "kernel", "KTLS_REQUIRE_LAB": "1"}
     return {
         "lint": [
-            Command((tool["ruff"], "check", "--quiet", ".")),
-            Command((tool["ruff"], "format", "--check", "--quiet", ".")),
-            Command((tool["mypy"],)),
-            Command((tool["lint-imports"],)),
-            Command((tool["clang-format"], "--dry-run", "--Werror", *c_files)),
+            Command((tool["ruff"], "check", "."), quiet=True),
+            Command((tool["ruff"], "format", "--check", "."), quiet=True),
+            Command((tool["mypy"],), quiet=True),
+            Command((tool["lint-imports"],), quiet=True),
+            Command((tool["clang-format"], "--dry-run", "--Werror", *c_files), quiet=True),
         ],
         "fast": [Command((*PYTEST, "-m", "not lab and not slow", "tests"))],
         "native": [Command((*PYTEST, "-m", "not lab", "tests"))],
@@ -105,15 +108,31 @@ def passes(step: str, command: Command, counts: dict[str, int]) -> bool:
         command.words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
     ) as process:
         assert process.stdout is not None
-        for raw in process.stdout:
-            sys.stdout.buffer.write(raw)
-            sys.stdout.buffer.flush()
-            line = _COLOURS.sub("", raw.decode(errors="replace")).strip()
-            if _LAST_LINE.match(line):
-                for number, kind in _COUNTS.findall(line):
-                    name = "failed" if kind.startswith("error") else kind
-                    counts[name] = counts.get(name, 0) + int(number)
+        held = []
+        for line in process.stdout:
+            if command.quiet:
+                held.append(line)
+            else:
+                show_bytes(line)
+                count(line.decode(errors="replace"), counts)
+    if process.returncode != 0:
+        show_bytes(b"".join(held))
     return process.returncode == 0
+
+
+def show_bytes(data: bytes) -> None:
+    """Pass output on at once, whatever it is."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def count(line: str, counts: dict[str, int]) -> None:
+    """Add what pytest's last line says; other lines say nothing."""
+    text = _COLOURS.sub("", line).strip()
+    if _LAST_LINE.match(text):
+        for number, kind in _COUNTS.findall(text):
+            name = "failed" if kind.startswith("error") else kind
+            counts[name] = counts.get(name, 0) + int(number)
 
 
 def show(results: list[Result]) -> None:
