@@ -27,7 +27,7 @@ $(READY): pyproject.toml setup.py tools/packages
 	@tools/packages base
 	@test -x $(BIN)/python || { echo "setup: creating .venv"; $(PYTHON) -m venv .venv; }
 	@echo "setup: installing ktls and its tools into .venv"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,lab]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[test,lab]'
 	@touch $@
 
 $(SHIM): $(wildcard ktls/shim/*.c ktls/shim/*.h) ktls/shim/Makefile
