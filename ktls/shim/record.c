@@ -85,6 +85,14 @@ static void tell_key_update(int fd, unsigned char request)
     real(send)(hidden(fd), message, sizeof message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+/* In TLS 1.3 every alert but close_notify and user_canceled is fatal, whatever level it says (RFC 8446 section 6.2). */
+static bool is_tls13(int fd)
+{
+    struct tls_crypto_info info = {0}; /* version and cipher only: the key stays in the kernel */
+    socklen_t length = sizeof info;
+    return real(getsockopt)(fd, SOL_TLS, TLS_RX, &info, &length) != 0 || info.version == TLS_1_3_VERSION;
+}
+
 /* What an alert means: 1 go on reading, 0 end of file, -1 error. */
 static int on_alert(int fd, const struct taken *taken, size_t have)
 {
@@ -92,7 +100,7 @@ static int on_alert(int fd, const struct taken *taken, size_t have)
         end_of_file(fd);
         return 0;
     }
-    if (have >= 2 && (taken->head[1] == USER_CANCELED || taken->head[0] == WARNING))
+    if (have >= 2 && (taken->head[1] == USER_CANCELED || (taken->head[0] == WARNING && !is_tls13(fd))))
         return 1;
     return (int)final_error(fd, ECONNRESET);
 }
