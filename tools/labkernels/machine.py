@@ -1,0 +1,168 @@
+"""Start a lab kernel, pass on what the command prints, learn how it ended, and leave nothing behind.
+
+The kernel is started by a small shell (`KEEPER`) that waits for it and, when told by SIGTERM, takes all of it away, and
+the run's folder with it. Linux sends that signal too should this process die (PDEATHSIG). Killing the one process that
+was started would not do: user-mode Linux makes a session of its own and runs each guest process as a process of the
+host, and those outlive it.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from labkernels.errors import LostMachine, TimedOut
+
+# $1 is the run's folder, the rest the command. The kernel is in our process group or, with all its processes, in one of
+# its own.
+KEEPER = """folder=$1; shift
+kernel=
+end() { [ -z "$kernel" ] || kill -9 "$kernel" "-$kernel" 2>/dev/null; }
+trap 'end; rm -rf -- "$folder"; kill -9 -- "-$$"' TERM
+"$@" & kernel=$!
+wait "$kernel"
+end
+"""
+LOG_TAIL = 40  # lines of the kernel's log shown when it is lost
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """How one lab kernel is started.
+
+    Args:
+        name: for messages.
+        command: the program and its arguments; its stdout and stderr are the kernel's log.
+        folder: the run's folder, with the guest's order in it.
+        timeout: seconds, or None.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    folder: Path
+    timeout: float | None
+
+
+def run(machine: Machine, streams: tuple[int, int], inherit: tuple[int, ...] = ()) -> int:
+    """Run a machine to its end.
+
+    Args:
+        machine: what to start.
+        streams: read ends of what carries the command's stdout and stderr; closed at the end.
+        inherit: descriptors that the program takes over; closed here once it has them.
+
+    Returns:
+        the command's exit status.
+
+    Raises:
+        TimedOut: after `machine.timeout` seconds; the machine is gone.
+        LostMachine: it ended without a status.
+    """
+    deadline = None if machine.timeout is None else time.monotonic() + machine.timeout
+    log = machine.folder / "kernel.log"
+    with started(machine, log, inherit) as process:
+        if not pass_on(process, streams, deadline):
+            raise TimedOut(f"{machine.name}: killed after {machine.timeout:g} s")
+    return read_status(machine, log)
+
+
+@contextlib.contextmanager
+def started(machine: Machine, log: Path, inherit: tuple[int, ...]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the machine under its keeper; at the end, however it comes, the keeper ends all of it."""
+    with log.open("wb") as file, stopping_on_signals():
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", "sh", "-c", KEEPER, "lab", str(machine.folder), *machine.command],
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+            pass_fds=inherit, start_new_session=True, cwd=machine.folder,
+        )  # fmt: skip
+        try:
+            for descriptor in inherit:
+                os.close(descriptor)
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@contextlib.contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into SystemExit(128 + N), so that the way out is the one of every other end."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def pass_on(process: subprocess.Popen[bytes], streams: tuple[int, int], deadline: float | None) -> bool:
+    """Copy both streams to our own stdout and stderr as they come, until the machine ends.
+
+    Returns:
+        False when the deadline came first.
+    """
+    targets = dict(zip(streams, (sys.stdout.fileno(), sys.stderr.fileno()), strict=True))
+    ended = os.pidfd_open(process.pid)
+    with selectors.DefaultSelector() as selector:
+        for descriptor in (*streams, ended):
+            os.set_blocking(descriptor, False)
+            selector.register(descriptor, selectors.EVENT_READ)
+        try:
+            while True:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                ready = {key.fd for key, _ in selector.select(left)}
+                for descriptor in ready - {ended}:
+                    if not copy(descriptor, targets[descriptor]):
+                        selector.unregister(descriptor)
+                if ended in ready:
+                    for descriptor in streams:
+                        while copy(descriptor, targets[descriptor]):
+                            pass
+                    return True
+        finally:
+            for descriptor in (*streams, ended):
+                os.close(descriptor)
+
+
+def copy(source: int, target: int) -> bool:
+    """Copy what one read gives; False at the end, or when there is nothing now."""
+    try:
+        chunk = os.read(source, 65536)
+    except BlockingIOError:
+        return False
+    left = chunk
+    while left:
+        left = left[os.write(target, left) :]
+    return bool(chunk)
+
+
+def read_status(machine: Machine, log: Path) -> int:
+    """Return the status the guest wrote.
+
+    Raises:
+        LostMachine: there is none, or the guest could not even start the command.
+    """
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL:])
+    try:
+        outcome = json.loads((machine.folder / "status.json").read_text())
+    except FileNotFoundError:
+        raise LostMachine(
+            f"{machine.name}: the kernel went away without a status; whether the command succeeded is not known",
+            log=tail,
+        ) from None
+    if "error" in outcome:
+        raise LostMachine(f"{machine.name}: the guest could not run the command\n{outcome['error'].rstrip()}", log=tail)
+    return int(outcome["status"])
