@@ -13,6 +13,23 @@ static ssize_t read_real(const struct reading *reading)
     return real(recvmsg)(reading->fd, &header, reading->flags);
 }
 
+/* On a relayed connection the agent keeps B open after the peer's close_notify, and closes it when the stream broke. */
+static ssize_t relay_read(const struct reading *reading, slot_t slot)
+{
+    ssize_t got = read_real(reading);
+    bool end = got == 0 && (slot & STRICT_EOF) && !(slot & (SHUT_READ | SEEN_EOF));
+    for (int i = 0; end && i < reading->count; i++)
+        if (reading->iov[i].iov_len > 0) {
+            if (gate_peer_gone(reading->fd)) {
+                errno = ECONNRESET;
+                return -1;
+            }
+            slot_flag(reading->fd, SEEN_EOF);
+            return 0;
+        }
+    return got;
+}
+
 static ssize_t tls_read(const struct reading *reading)
 {
     int fd = reading->fd;
@@ -30,6 +47,8 @@ static ssize_t tls_read(const struct reading *reading)
         errno = slot_errno(slot);
         return -1;
     }
+    if (slot_state(slot) == RELAY)
+        return relay_read(reading, slot);
     if (slot_state(slot) != KERNEL)
         return read_real(reading);
     if (slot & SEEN_EOF)

@@ -190,6 +190,25 @@ slot_t gate_marks(int a)
     return text ? with_errno(0, (int)strtol(text, NULL, 10)) : 0;
 }
 
+bool gate_peer_gone(int a)
+{
+    union {
+        struct sockaddr_un name;
+        char space[sizeof(struct sockaddr_un) + 1];
+    } buffer;
+    socklen_t length = sizeof buffer.name;
+    if (real(getpeername)(a, (struct sockaddr *)&buffer.name, &length) != 0)
+        return true;
+    if (length <= sizeof(sa_family_t))
+        return false;
+    int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (probe < 0)
+        return false;
+    bool gone = real(connect)(probe, (struct sockaddr *)&buffer.name, length) != 0 && errno == ECONNREFUSED;
+    real(close)(probe);
+    return gone;
+}
+
 static char *put_number(char *out, uint64_t value, unsigned base)
 {
     char digits[24];
