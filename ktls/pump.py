@@ -1,0 +1,332 @@
+"""The relay engine's I/O: bytes between B (our end of the gate, clear text) and R (the TCP socket, records).
+
+Theory of operation
+1. Bounded: a direction reads only when what it read before has left. It holds one chunk, and on the way out the answers
+   OpenSSL gives to control records.
+2. R's O_NONBLOCK belongs to the program: every call says MSG_DONTWAIT. Readiness is edge-triggered (ktls/poller.py).
+3. Ends. The program's end of file becomes close_notify and FIN; the other direction goes on. The peer's close_notify
+   becomes end of file at A, by shutdown(B, SHUT_WR), while B itself stays open until every copy of A is gone. So B is
+   closed under a living A only when the stream broke: cut off without close_notify (`strict`), reset, a broken
+   record, or the agent's death. A reader who gets 0 and finds that B is no more was cut off: that is ECONNRESET.
+   AF_UNIX itself says so only when B had something unread (unix_release_sock), therefore the shim looks: B is no more
+   when its abstract name is free (connect() of a datagram socket to it gives ECONNREFUSED; EPROTOTYPE while B lives).
+4. In order, or a RST eats the tail: close_notify, shutdown(SHUT_WR), read R to its end (bounded in time), close.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from socket import MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RDWR, SHUT_WR, socket
+
+from OpenSSL import SSL
+
+from ktls.errors import KtlsError, PeerClosed, ProtocolError, Truncated
+from ktls.poller import END, GONE, IN, OUT, Poller
+from ktls.relay import CHUNK, HELD_PAUSE, RelayCore
+
+ROUNDS = 8
+"""Chunks moved each way before others get their turn."""
+LINGER = 5.0
+"""Seconds: once the program is gone, the peer must take something, or end its direction, this often."""
+
+_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
+_NOTHING = memoryview(b"")
+
+
+class _Way(Enum):
+    """One direction: open, its last bytes on their way, or over."""
+
+    OPEN = auto()
+    ENDING = auto()
+    ENDED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class RelayEnd:
+    """How a relayed connection ended.
+
+    Args:
+        error: None when both directions ended as they should.
+        bytes_in: clear text from the peer.
+        bytes_out: clear text to the peer.
+    """
+
+    error: KtlsError | None
+    bytes_in: int
+    bytes_out: int
+
+
+class Pump:
+    """Relay one connection until both ends are done. Owns both sockets and closes them at the end.
+
+    Args:
+        connection: the handshake's connection, handshake done.
+        inside: B, filler drained.
+        outside: R.
+        poller: who tells what is ready.
+        call_later: asyncio's; takes seconds and what to do then.
+        strict: end of file without close_notify is an error.
+        finished: called once, when both sockets are closed.
+    """
+
+    def __init__(
+        self,
+        connection: SSL.Connection,
+        inside: socket,
+        outside: socket,
+        *,
+        poller: Poller,
+        call_later: Callable[[float, Callable[[], None]], object],
+        strict: bool,
+        finished: Callable[[RelayEnd], None],
+    ) -> None:
+        self._core = RelayCore(connection)
+        self._inside, self._outside = inside, outside
+        self._poller, self._call_later = poller, call_later
+        self._strict, self._finished = strict, finished
+        self._out = self._in = _Way.OPEN  # program to peer, peer to program
+        self._to_peer = self._to_program = _NOTHING
+        self._inside_readable = self._outside_readable = True
+        self._inside_writable = self._outside_writable = True
+        self._inside_ended = self._outside_ended = False  # an end of file lies behind what can be read
+        self._program_gone = self._program_deaf = False  # no copy of A is left; nobody reads A
+        self._peer_at_end = self._peer_lost = False  # end of file came; TCP failed
+        self._cut = False  # the peer's direction broke off: the program must see that
+        self._queued = self._closed = False
+        self._error: KtlsError | None = None
+        self.bytes_in = self.bytes_out = 0
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Bytes held now: towards the peer, towards the program."""
+        return len(self._to_peer), len(self._to_program)
+
+    def start(self) -> None:
+        """Begin to pump. What OpenSSL already holds goes first."""
+        self._poller.add(self._inside.fileno(), IN | END, self._on_inside)
+        self._poller.add(self._outside.fileno(), IN | OUT | END, self._on_outside)
+        self._open(_NOTHING)
+        self._pump()
+
+    def stop(self) -> None:
+        """End both directions now: close_notify to the peer, ECONNRESET to the program."""
+        if not self._closed:
+            self._send_to_peer(self._core.seal_end())
+            self._finish()
+
+    # --- turns ---------------------------------------------------------------------------------------------------
+
+    def _on_inside(self, events: int) -> None:
+        if events & (IN | END | GONE):
+            self._inside_readable = True
+            self._inside_ended |= bool(events & (END | GONE))
+        if events & OUT:
+            self._inside_writable = True
+        if events & GONE and not self._program_gone:
+            self._program_gone = self._program_deaf = True
+            self._linger(self.bytes_out - len(self._to_peer))
+        self._pump()
+
+    def _on_outside(self, events: int) -> None:
+        if events & (IN | END | GONE):
+            self._outside_readable = True
+            self._outside_ended |= bool(events & (END | GONE))
+        if events & (OUT | GONE):
+            self._outside_writable = True
+        self._pump()
+
+    def _again(self) -> None:
+        self._queued = False
+        self._pump()
+
+    def _pump(self) -> None:
+        for _ in range(ROUNDS):
+            if self._closed or not (self._move_out() | self._move_in()):
+                break
+        else:
+            if not self._queued:
+                self._queued = True
+                self._poller.again(self._again)
+        if not self._closed:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Pass on the ends that have nothing more before them."""
+        if self._out is _Way.ENDING and not self._to_peer:
+            self._out = _Way.ENDED
+            _shutdown(self._outside, SHUT_WR)
+        if self._in is _Way.ENDING and not self._to_program:
+            if self._cut:
+                self._finish()
+                return
+            self._in = _Way.ENDED
+            _shutdown(self._inside, SHUT_RDWR if self._peer_lost else SHUT_WR)
+        if self._program_gone and self._out is _Way.ENDED and self._peer_at_end:
+            self._finish()
+
+    # --- program to peer -----------------------------------------------------------------------------------------
+
+    def _move_out(self) -> bool:
+        if self._to_peer:
+            if not self._outside_writable:
+                return False
+            rest, self._to_peer = self._to_peer, _NOTHING
+            self._send_to_peer(rest)
+            if self._to_peer:
+                return False
+        if self._out is not _Way.OPEN or not self._inside_readable:
+            return False
+        scratch = self._poller.scratch
+        try:
+            count = self._inside.recv_into(scratch, CHUNK, _FLAGS)
+        except BlockingIOError:
+            self._inside_readable = False
+            return False
+        except ConnectionResetError:  # A was closed with something unread: an end like any other
+            count = 0
+        if count == 0:
+            self._out = _Way.ENDING
+            self._send_to_peer(self._core.seal_end())
+            return True
+        self._inside_readable = count == CHUNK or self._inside_ended
+        self.bytes_out += count
+        try:
+            self._send_to_peer(self._core.seal(scratch[:count]))
+        except ProtocolError as error:
+            self._break(error)
+        return True
+
+    def _send_to_peer(self, records: bytes | memoryview) -> None:
+        if not records or self._out is _Way.ENDED:
+            return
+        if self._to_peer:  # answers to control records, behind what waits
+            self._to_peer = memoryview(b"".join((self._to_peer, records)))
+            return
+        try:
+            sent = self._outside.send(records, _FLAGS)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._lose_peer(error)
+            return
+        if sent < len(records):
+            self._outside_writable = False
+            self._to_peer = memoryview(records)[sent:]
+
+    # --- peer to program -----------------------------------------------------------------------------------------
+
+    def _move_in(self) -> bool:
+        if self._to_program:
+            if not (self._inside_writable or self._program_deaf):
+                return False
+            rest, self._to_program = self._to_program, _NOTHING
+            self._send_to_program([rest], len(rest))
+            if self._to_program:
+                return False
+            if not self._program_gone:
+                self._poller.change(self._inside.fileno(), IN | END)
+        if self._peer_at_end or not self._outside_readable or len(self._to_peer) > HELD_PAUSE:
+            return False
+        if self._in is not _Way.OPEN and not (self._out is _Way.ENDED or self._outside_ended):
+            return False  # nothing counts after close_notify; it is read away only to close in order
+        scratch = self._poller.scratch
+        try:
+            count = self._outside.recv_into(scratch, CHUNK, _FLAGS)
+        except BlockingIOError:
+            self._outside_readable = False
+            return False
+        except OSError as error:
+            self._lose_peer(error)
+            return True
+        if count == 0:
+            self._peer_at_end = True
+            if self._in is _Way.OPEN:
+                self._in = _Way.ENDING
+                if self._strict and not self._program_gone:  # else there is nobody to be misled
+                    self._cut = True
+                    self._error = Truncated("the peer ended the connection without close_notify")
+            return True
+        self._outside_readable = count == CHUNK or self._outside_ended
+        self._open(scratch[:count])
+        return True
+
+    def _open(self, records: memoryview) -> None:
+        if self._in is not _Way.OPEN:
+            return
+        try:
+            clear = self._core.open(records)
+        except ProtocolError as error:
+            self._break(error)
+            return
+        self._send_to_peer(self._core.pending())
+        if clear:
+            size = sum(map(len, clear))
+            self.bytes_in += size
+            self._send_to_program(clear, size)
+        if self._core.ended:
+            self._in = _Way.ENDING
+
+    def _send_to_program(self, clear: list[bytes] | list[memoryview], size: int) -> None:
+        if self._program_deaf:
+            return
+        try:
+            sent = self._inside.sendmsg(clear, (), _FLAGS)
+        except BlockingIOError:
+            sent = 0
+        except (BrokenPipeError, ConnectionResetError):  # it has shut its reading side, or is gone
+            self._program_deaf = True
+            return
+        if sent < size:
+            self._inside_writable = False
+            self._to_program = memoryview(b"".join(clear))[sent:]
+            self._poller.change(self._inside.fileno(), IN | END | OUT)
+
+    # --- ends ----------------------------------------------------------------------------------------------------
+
+    def _break(self, error: KtlsError) -> None:
+        """The session is of no use any more: the alert goes out, what was delivered before stays delivered."""
+        self._error, self._cut = self._error or error, True
+        self._send_to_peer(self._core.pending())
+        self._in, self._out = _Way.ENDING, _Way.ENDED
+        self._to_peer = _NOTHING
+
+    def _lose_peer(self, error: OSError) -> None:
+        """TCP has failed. After a clean end of the peer's direction the program's reads stay right; its writes fail."""
+        if self._out is not _Way.ENDED or self._in is _Way.OPEN:
+            self._error = self._error or PeerClosed(f"the connection was lost: {error.strerror}")
+        self._peer_at_end = self._peer_lost = True
+        self._out, self._to_peer = _Way.ENDED, _NOTHING
+        if self._in is _Way.OPEN:
+            self._in, self._cut = _Way.ENDING, True
+        elif self._in is _Way.ENDED:
+            _shutdown(self._inside, SHUT_RDWR)
+
+    def _linger(self, delivered: int) -> None:
+        """The program is gone. What it wrote still goes out, as long as the peer takes it."""
+
+        def check() -> None:
+            now = self.bytes_out - len(self._to_peer)
+            if self._closed:
+                return
+            if now == delivered:
+                self._finish()
+            else:
+                self._linger(now)
+
+        self._call_later(LINGER, check)
+
+    def _finish(self) -> None:
+        self._closed = True
+        self._poller.remove(self._inside.fileno())
+        self._poller.remove(self._outside.fileno())
+        _shutdown(self._outside, SHUT_RDWR)  # the program's hidden copy would keep the connection up
+        self._inside.close()
+        self._outside.close()
+        self._finished(RelayEnd(self._error, self.bytes_in, self.bytes_out))
+
+
+def _shutdown(sock: socket, how: int) -> None:
+    try:
+        sock.shutdown(how)
+    except OSError:  # ENOTCONN: it is down already
+        return

@@ -1,0 +1,83 @@
+"""The relay engine, sans-IO: a finished handshake's connection goes on in user space. `ktls.pump` moves the bytes.
+
+Nothing here holds a socket or a clock. Records, tickets, KeyUpdate and alerts are OpenSSL's business; ours is to feed
+it in large pieces, to bound what it may hold, and to say how each direction ended.
+"""
+
+from OpenSSL import SSL
+
+from ktls.errors import ProtocolError
+
+CHUNK = 65536
+"""Bytes read at once: four full records."""
+MAX_HELD = 256 * 1024
+"""Bytes a direction may hold, records or clear text alike. Tests assert it; by design it is never reached."""
+HELD_PAUSE = 2 * CHUNK
+"""Above this much unsent towards the peer its records are not read: a flood of KeyUpdates cannot fill our memory."""
+RECORD = 16384
+"""Clear text of the longest record (RFC 8446 section 5.1)."""
+
+
+class RelayCore:
+    """One session: clear text to records and records to clear text.
+
+    Args:
+        connection: the handshake's connection, on memory BIOs, handshake done.
+    """
+
+    __slots__ = ("_connection", "ended")
+
+    def __init__(self, connection: SSL.Connection) -> None:
+        self._connection = connection
+        self.ended = False
+        """The peer has sent close_notify; nothing after it counts."""
+
+    def seal(self, clear: memoryview) -> bytes:
+        """Return records that carry `clear`.
+
+        Raises:
+            ProtocolError: the session cannot send any more.
+        """
+        try:
+            self._connection.sendall(clear)
+        except SSL.Error as error:
+            raise ProtocolError(f"the session cannot send: {error!r}") from error
+        return self.pending()
+
+    def seal_end(self) -> bytes:
+        """Return the records that end our direction: close_notify. The other direction goes on."""
+        try:
+            self._connection.shutdown()
+        except SSL.Error:  # the session broke before, and that error has been reported
+            return b""
+        return self.pending()
+
+    def open(self, records: memoryview) -> list[bytes]:
+        """Return the clear text of the whole records among what has come so far; sets `ended` at close_notify.
+
+        Raises:
+            ProtocolError: a broken record or a fatal alert. `pending` may hold the alert for the peer.
+        """
+        connection = self._connection
+        clear: list[bytes] = []
+        if self.ended:
+            return clear
+        if records:
+            connection.bio_write(records)
+        try:
+            while True:
+                clear.append(connection.recv(RECORD))
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            self.ended = True
+        except SSL.Error as error:
+            raise ProtocolError(f"the peer's stream cannot be read: {error!r}") from error
+        return clear
+
+    def pending(self) -> bytes:
+        """Return what OpenSSL has to say to the peer: records sealed, alerts, answers to KeyUpdate."""
+        try:
+            return self._connection.bio_read(MAX_HELD)
+        except SSL.WantReadError:
+            return b""
