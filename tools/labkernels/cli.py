@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from labkernels import uml
+from labkernels import qemu, uml
 from labkernels.errors import LabError
 from labkernels.job import Job, guest_environment
 
@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     actions = top.add_subparsers(dest="action", required=True, metavar="uml|qemu|setup|status")
     for name, text in (
         ("uml", "run a command in user-mode Linux (quick, one CPU)"),
+        ("qemu", "run a command on a current Debian kernel under QEMU (slow, several CPUs)"),
     ):
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument("--cpus", type=cpu_count, metavar="N", help="CPUs of the guest")
@@ -88,4 +89,4 @@ def run_command(options: argparse.Namespace) -> int:
         memory=options.memory,
         timeout=options.timeout,
     )
-    return uml.run(job)
+    return uml.run(job) if options.action == "uml" else qemu.run(job, PROJECT)

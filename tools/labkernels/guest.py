@@ -115,7 +115,7 @@ def run(order: dict[str, Any], folder: Path) -> int:
         )  # fmt: skip
     except OSError as error:
         os.write(lines[1], f"{error.strerror}: {error.filename or order['command'][0]}\n".encode())
-        termios.tcdrain(lines[1])
+        drain(lines[1])
         return 127 if isinstance(error, FileNotFoundError) else 126
     assert process.stdout is not None
     assert process.stderr is not None
@@ -134,10 +134,24 @@ def run(order: dict[str, Any], folder: Path) -> int:
 
 
 def open_line(device: str) -> int:
-    """Open a serial line of the guest and make it carry bytes as they are."""
+    """Open a line to the host that carries bytes as they are.
+
+    Args:
+        device: a serial line, /dev/ttyS0, or a port, virtio:NAME, which the kernel numbers as it finds them.
+    """
+    if device.startswith("virtio:"):
+        ports = Path("/sys/class/virtio-ports").glob("*/name")
+        device = next(f"/dev/{port.parent.name}" for port in ports if port.read_text().strip() == device[7:])
     line = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    tty.setraw(line)
+    if os.isatty(line):
+        tty.setraw(line)
     return line
+
+
+def drain(line: int) -> None:
+    """Wait until a line has sent all; a write to a virtio port already has."""
+    if os.isatty(line):
+        termios.tcdrain(line)
 
 
 def carry(source: int, line: int) -> None:
@@ -145,7 +159,7 @@ def carry(source: int, line: int) -> None:
     while chunk := os.read(source, 65536):
         while chunk:
             chunk = chunk[os.write(line, chunk) :]
-    termios.tcdrain(line)
+    drain(line)
 
 
 def reap_until(command: int) -> int:

@@ -7,9 +7,11 @@ host, and those outlive it.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import selectors
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkernels import guest
 from labkernels.errors import LostMachine, TimedOut
 
 # $1 is the run's folder, the rest the command. The kernel is in our process group or, with all its processes, in one of
@@ -25,12 +28,12 @@ from labkernels.errors import LostMachine, TimedOut
 KEEPER = """folder=$1; shift
 kernel=
 end() { [ -z "$kernel" ] || kill -9 "$kernel" "-$kernel" 2>/dev/null; }
-trap 'end; rm -rf -- "$folder"; kill -9 -- "-$$"' TERM
+trap 'end; wait; rm -rf -- "$folder"; kill -9 -- "-$$"' TERM
 "$@" & kernel=$!
 wait "$kernel"
 end
 """
-LOG_TAIL = 40  # lines of the kernel's log shown when it is lost
+LOG_TAIL = 60  # lines of the kernel's log shown when it is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,40 @@ class Machine:
     timeout: float | None
 
 
-def run(machine: Machine, streams: tuple[int, int], inherit: tuple[int, ...] = ()) -> int:
+@dataclass(frozen=True, slots=True)
+class Pipes:
+    """The pipes that carry the command's stdout and stderr out of the machine.
+
+    Args:
+        read_ends: ours.
+        write_ends: the kernel program's, which inherits them under the same numbers.
+    """
+
+    read_ends: tuple[int, int]
+    write_ends: tuple[int, int]
+
+    @classmethod
+    def open(cls) -> "Pipes":
+        """Make both pipes."""
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        return cls((out, err), (out_end, err_end))
+
+
+def write_init(folder: Path) -> None:
+    """Write the guest's first program: the kernel runs a path without arguments, so this gives them."""
+    python = Path(sys.executable).resolve()
+    words = [str(python), "-I", "-S", "-X", "utf8", str(Path(guest.__file__).resolve()), str(folder)]
+    init = folder / "init"
+    init.write_text(f"#!/bin/sh\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\nexec {shlex.join(words)}\n")
+    init.chmod(0o755)
+
+
+def run(machine: Machine, pipes: Pipes) -> int:
     """Run a machine to its end.
 
     Args:
         machine: what to start.
-        streams: read ends of what carries the command's stdout and stderr; closed at the end.
-        inherit: descriptors that the program takes over; closed here once it has them.
+        pipes: what carries the command's output; closed at the end.
 
     Returns:
         the command's exit status.
@@ -67,15 +97,16 @@ def run(machine: Machine, streams: tuple[int, int], inherit: tuple[int, ...] = (
     """
     deadline = None if machine.timeout is None else time.monotonic() + machine.timeout
     log = machine.folder / "kernel.log"
-    with started(machine, log, inherit) as process:
-        if not pass_on(process, streams, deadline):
+    with started(machine, log, pipes.write_ends) as process:
+        if not pass_on(process, pipes.read_ends, deadline):
             raise TimedOut(f"{machine.name}: killed after {machine.timeout:g} s")
     return read_status(machine, log)
 
 
 @contextlib.contextmanager
 def started(machine: Machine, log: Path, inherit: tuple[int, ...]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the machine under its keeper; at the end, however it comes, the keeper ends all of it."""
+    """Start the machine under its keeper; at the end, however it comes, the keeper ends all of it, and that is awaited."""
+    adopt_orphans()
     with log.open("wb") as file, stopping_on_signals():
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", "sh", "-c", KEEPER, "lab", str(machine.folder), *machine.command],
@@ -89,6 +120,20 @@ def started(machine: Machine, log: Path, inherit: tuple[int, ...]) -> Iterator[s
         finally:
             process.terminate()
             process.wait()
+            reap_orphans()
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what the kernel's processes leave behind when they are killed (prctl(2))."""
+    pr_set_child_subreaper = 36  # include/uapi/linux/prctl.h
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+
+def reap_orphans() -> None:
+    """Wait for every process of the machine: all are dying, the keeper killed them."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
 
 
 @contextlib.contextmanager

@@ -6,12 +6,10 @@ lines, each bound to a pipe that the program inherits.
 """
 
 import os
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 
-from labkernels import cache, guest, machine, packages
+from labkernels import cache, machine, packages
 from labkernels.errors import LabError, Missing
 from labkernels.job import Job, guest_order
 
@@ -41,13 +39,6 @@ def command_line(program: str, folder: Path, memory: int, streams: tuple[int, in
         "con=null", "con0=null,fd:1",
         "ssl=null", f"ssl0=null,fd:{streams[0]}", f"ssl1=null,fd:{streams[1]}",
     )  # fmt: skip
-
-
-def init_script(folder: Path) -> str:
-    """Return the guest's first program: the kernel runs a path without arguments, so this gives them."""
-    python = Path(sys.executable).resolve()
-    words = [str(python), "-I", "-S", "-X", "utf8", str(Path(guest.__file__).resolve()), str(folder)]
-    return f"#!/bin/sh\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\nexec {shlex.join(words)}\n"
 
 
 def kernel_version() -> str:
@@ -98,16 +89,13 @@ def run(job: Job) -> int:
     with cache.run_folder() as folder:
         order = guest_order(job, streams=STREAMS, modules=modules, preload=PRELOAD)
         (folder / "order.json").write_text(order)
-        init = folder / "init"
-        init.write_text(init_script(folder))
-        init.chmod(0o755)
-        out, out_end = os.pipe()
-        err, err_end = os.pipe()
+        machine.write_init(folder)
+        pipes = machine.Pipes.open()
         program = packages.find_program("linux.uml", path) or "linux.uml"
         kernel = machine.Machine(
             name=f"user-mode Linux {version}",
-            command=command_line(program, folder, job.memory, (out_end, err_end)),
+            command=command_line(program, folder, job.memory, pipes.write_ends),
             folder=folder,
             timeout=job.timeout,
         )
-        return machine.run(kernel, (out, err), inherit=(out_end, err_end))
+        return machine.run(kernel, pipes)

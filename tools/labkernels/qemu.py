@@ -1,0 +1,145 @@
+"""A current Debian kernel under QEMU: several CPUs, TLS 1.3 rekeying; emulated, so an order of magnitude slower.
+
+The host's file system is the guest's root (9p, readable and writable), as in user-mode Linux. virtme-ng makes the small
+initramfs that mounts it, once, kept beside the kernel; after that QEMU is started directly, with `guest` as the first
+process. The command's stdout and stderr go over two virtio serial ports, each bound to a pipe that QEMU inherits;
+the serial console carries the kernel's messages, which are the log.
+
+Always the TCG emulator: ordinary guests do not boot under KVM on the machines this project is developed on, and a lab
+that behaves the same everywhere is worth more than a fast one.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from labkernels import cache, fetch, machine, packages
+from labkernels.errors import LabError, Missing
+from labkernels.job import Job, guest_order
+
+STREAMS = ("virtio:ktls.out", "virtio:ktls.err")
+# virtio_console first: it is what the streams need. The rest as in `uml`; IPv6 is built in.
+PRELOAD = ("virtio_console", "tls", "gcm", "ctr", "ccm", "chacha20poly1305", "algif_aead", "tun")
+DEFAULT_CPUS = 2
+
+
+def command_line(program: str, kernel: "Kernel", folder: Path, job: Job, streams: tuple[int, int]) -> tuple[str, ...]:
+    """Return the program and arguments that boot the kernel.
+
+    Args:
+        program: qemu-system-x86_64.
+        kernel: what to boot.
+        folder: the run's folder, with `init` in it.
+        job: CPUs and memory are taken from it.
+        streams: inherited descriptors for the command's stdout and stderr.
+    """
+    append = f"console=ttyS0 quiet panic=-1 oops=panic init={folder}/init"
+    return (
+        program,
+        "-machine", "q35", "-accel", "tcg", "-cpu", "max",
+        "-smp", str(job.cpus or DEFAULT_CPUS), "-m", f"{job.memory}M",
+        "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none",
+        "-kernel", str(kernel.image), "-initrd", str(kernel.initramfs), "-append", append,
+        "-fsdev", "local,id=root,path=/,security_model=none,multidevs=remap",
+        "-device", "virtio-9p-pci,fsdev=root,mount_tag=/dev/root",
+        "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+        "-device", "virtio-serial-pci",
+        "-chardev", f"file,id=out,path=/proc/self/fd/{streams[0]}",
+        "-device", "virtserialport,name=ktls.out,chardev=out",
+        "-chardev", f"file,id=err,path=/proc/self/fd/{streams[1]}",
+        "-device", "virtserialport,name=ktls.err,chardev=err",
+    )  # fmt: skip
+
+
+class Kernel:
+    """A kernel of the cache, laid out by `fetch`.
+
+    Args:
+        version: as uname -r gives it.
+        folder: where boot/ and lib/modules/ are.
+    """
+
+    def __init__(self, version: str, folder: Path) -> None:
+        self.version = version
+        self.folder = folder
+        self.image = folder / "boot" / f"vmlinuz-{version}"
+        self.initramfs = folder / "boot" / f"initramfs-{version}"
+
+
+def find_kernel() -> Kernel:
+    """Return the kernel of the cache.
+
+    Raises:
+        Missing: none was fetched yet.
+    """
+    found = fetch.cached_kernel()
+    if found is None:
+        raise Missing(f"no kernel for QEMU in {cache.cache_folder()}", hint="fetch it with: tools/lab setup qemu")
+    return Kernel(*found)
+
+
+def virtme_run(project: Path, path: str) -> str:
+    """Return where virtme-ng's virtme-run is: in the project's environment or on PATH.
+
+    Raises:
+        Missing: nowhere.
+    """
+    found = packages.find_program("virtme-run", f"{project}/.venv/bin{os.pathsep}{path}")
+    if found is None:
+        raise Missing("virtme-ng is missing", hint=f"{project}/.venv/bin/python -m pip install virtme-ng")
+    return found
+
+
+def make_initramfs(kernel: Kernel, project: Path) -> None:
+    """Have virtme-ng make the initramfs that mounts the host's file system, if the kernel has none yet.
+
+    Raises:
+        Missing: virtme-ng is not there.
+        LabError: it failed.
+    """
+    if kernel.initramfs.exists():
+        return
+    program = virtme_run(project, os.environ.get("PATH", ""))
+    with cache.locked(kernel.folder):
+        if kernel.initramfs.exists():
+            return
+        part = kernel.initramfs.with_name(kernel.initramfs.name + ".part")
+        part.unlink(missing_ok=True)
+        done = subprocess.run(
+            [program, "--kimg", str(kernel.image), "--mods", "auto", "--rw", "--force-9p",
+             "--disable-kvm", "--disable-microvm", "--dry-run", "--save-initramfs", str(part)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0 or not part.exists():
+            part.unlink(missing_ok=True)
+            raise LabError("virtme-run could not make the initramfs", log=done.stdout)
+        part.rename(kernel.initramfs)
+
+
+def run(job: Job, project: Path) -> int:
+    """Run a job under QEMU and return the command's exit status.
+
+    Args:
+        job: the command.
+        project: root of the checkout, whose .venv has virtme-ng.
+
+    Raises:
+        LabError: see `machine.run`; also Missing.
+    """
+    path = os.environ.get("PATH", "")
+    packages.require(packages.QEMU_PROGRAMS, path)
+    kernel = find_kernel()
+    make_initramfs(kernel, project)
+    with cache.run_folder() as folder:
+        order = guest_order(job, streams=STREAMS, modules=kernel.folder, preload=PRELOAD)
+        (folder / "order.json").write_text(order)
+        machine.write_init(folder)
+        program = packages.find_program("qemu-system-x86_64", path) or "qemu-system-x86_64"
+        pipes = machine.Pipes.open()
+        qemu = machine.Machine(
+            name=f"QEMU, Linux {kernel.version}",
+            command=command_line(program, kernel, folder, job, pipes.write_ends),
+            folder=folder,
+            timeout=job.timeout,
+        )
+        return machine.run(qemu, pipes)
