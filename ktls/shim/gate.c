@@ -201,10 +201,10 @@ bool gate_peer_gone(int a)
         return true;
     if (length <= sizeof(sa_family_t))
         return false;
-    int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (probe < 0)
         return false;
-    bool gone = real(connect)(probe, (struct sockaddr *)&buffer.name, length) != 0 && errno == ECONNREFUSED;
+    bool gone = bind(probe, (struct sockaddr *)&buffer.name, length) == 0;
     real(close)(probe);
     return gone;
 }
