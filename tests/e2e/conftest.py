@@ -1,0 +1,98 @@
+"""Running programs under `ktls run` and looking at what the agent wrote down.
+
+The same tests run without kTLS (KTLS_TEST_ENGINE=relay, the default) and in the lab (KTLS_TEST_ENGINE=kernel): the
+engine is given on the command line, and "kernel" never falls back, so a test cannot pass with the wrong one.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import PROGRAMS, Program, can_rekey, listens, until
+
+
+@pytest.fixture(scope="session")
+def engine() -> str:
+    """Which engine protects the connections of this run."""
+    return os.environ.get("KTLS_TEST_ENGINE", "relay")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the half of the KeyUpdate tests that is about the other kind of kernel."""
+    marked = [item for item in items if item.get_closest_marker("rekey") or item.get_closest_marker("no_rekey")]
+    if not marked:
+        return
+    other = "no_rekey" if can_rekey() else "rekey"
+    unwanted = [item for item in marked if item.get_closest_marker(other)]
+    config.hook.pytest_deselected(items=unwanted)
+    items[:] = [item for item in items if item not in unwanted]
+
+
+@pytest.fixture
+def covered(tmp_path: Path, engine: str) -> Iterator[Callable[..., Program]]:
+    """Call it to start a program: covered(["curl", ...], outbound=[8443], ca=path)."""
+    programs: list[Program] = []
+
+    def start(
+        command: list[str],
+        *,
+        inbound: list[int] = [],  # noqa: B006 - read only
+        outbound: list[str | int] = [],  # noqa: B006
+        cert: Path | None = None,
+        key: Path | None = None,
+        ca: Path | None = None,
+        policy: Path | None = None,
+        with_engine: str | None = None,
+        wait_port: int | None = None,
+        bare: bool = False,
+        **options: object,
+    ) -> Program:
+        log = tmp_path / f"agent-{len(programs)}.log"
+        words = [sys.executable, "-m", "ktls", "run", "--log", str(log)]
+        for port in inbound:
+            words += ["--inbound", str(port)]
+        for target in outbound:
+            words += ["--outbound", str(target)]
+        for name, path in {"--cert": cert, "--key": key, "--ca": ca, "--policy": policy}.items():
+            words += [name, str(path)] if path else []
+        if policy is None and not bare:
+            words += ["--engine", with_engine or engine]
+        program = Program([*words, "--", *command], log).start(**options)
+        programs.append(program)
+        if wait_port is not None:
+            until(lambda: listens(wait_port) or program.process.poll() is not None, f"a listener on {wait_port}")
+            if program.process.poll() is not None:
+                raise AssertionError(f"{command[0]} ended early: {program.finish()}")
+        return program
+
+    yield start
+    for program in programs:
+        with contextlib.suppress(ProcessLookupError):
+            program.stop()
+
+
+@pytest.fixture
+def transfer_command() -> Callable[..., list[str]]:
+    """The command line of programs/transfer.py."""
+
+    def command(role: str, address: str, total: int, mode: str = "blocking", connections: int = 1) -> list[str]:
+        words = [sys.executable, str(PROGRAMS / "transfer.py"), role, address, str(total), mode]
+        return [*words, "--connections", str(connections)]
+
+    return command
+
+
+@pytest.fixture
+def write_policy(tmp_path: Path, engine: str) -> Callable[[str], Path]:
+    """Write a policy file; {engine} in it becomes this run's engine."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "policy.toml"
+        path.write_text(text.replace("{engine}", engine))
+        return path
+
+    return write

@@ -1,0 +1,89 @@
+"""Programs under `ktls run`, and what their agents wrote down."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROGRAMS = Path(__file__).parent / "programs"
+PATIENCE = 60.0 if os.environ.get("KTLS_REQUIRE_LAB") else 20.0  # seconds until a wait is given up as failed
+
+
+def can_rekey() -> bool:
+    """Whether this run's engine follows a KeyUpdate: the relay always, the kernel where the probe says so."""
+    if os.environ.get("KTLS_TEST_ENGINE", "relay") == "relay":
+        return True
+    from ktls.probe import probe
+
+    return probe().rekey
+
+
+def until(condition: Callable[[], object], what: str) -> object:
+    """Poll until `condition` gives something true; the value it gave."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited {PATIENCE:.0f} s in vain for {what}")
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on the port, asked without connecting to it."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        rows = Path(table).read_text().splitlines()[1:]
+        if any(row.split()[1].endswith(f":{port:04X}") and row.split()[3] == "0A" for row in rows):
+            return True
+    return False
+
+
+@dataclass
+class Program:
+    """One program under `ktls run`."""
+
+    arguments: list[str]
+    log: Path
+    process: subprocess.Popen[str] = field(init=False)
+
+    def start(self, **options: object) -> "Program":
+        settings: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+        self.process = subprocess.Popen(self.arguments, **settings)
+        return self
+
+    def finish(self, timeout: float = PATIENCE) -> tuple[int, str, str]:
+        """Wait for its end: (status, standard output, standard error)."""
+        out, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, out, err
+
+    def results(self) -> list[dict]:
+        """Wait for its end; the JSON lines it printed."""
+        _, out, _ = self.finish()
+        return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+    def events(self, kind: str | None = None) -> list[dict]:
+        """What its agent wrote down so far."""
+        if not self.log.exists():
+            return []
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
+        return [line for line in lines if kind in (None, line.get("event"))]
+
+    def event(self, kind: str) -> dict:
+        """Wait for the first event of a kind."""
+        return until(lambda: self.events(kind), f"an event {kind!r}; so far {self.events()}")[0]
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        for pipe in (self.process.stdout, self.process.stderr, self.process.stdin):
+            if pipe:
+                pipe.close()
