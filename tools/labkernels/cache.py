@@ -12,15 +12,23 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from labkernels.errors import LabError
+from .errors import LabError
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return $XDG_CACHE_HOME/ktls/lab, or the same under ~/.cache; it is made when first written to."""
+    """Return $XDG_CACHE_HOME/ktls/lab, or the same under ~/.cache; it is made when first written to.
+
+    Raises:
+        LabError: its name cannot stand on a kernel's command line.
+    """
     base = environment.get("XDG_CACHE_HOME", "")
     # The XDG base directory specification: a relative path is invalid and to be ignored.
     root = Path(base) if base.startswith("/") else Path(environment.get("HOME") or Path.home()) / ".cache"
-    return root / "ktls" / "lab"
+    folder = root / "ktls" / "lab"
+    if any(character in str(folder) for character in " \t\n,\"'"):
+        # It goes on a kernel's command line and into QEMU's options, which split there.
+        raise LabError(f"the cache folder {str(folder)!r} has a blank, comma or quote", hint="set XDG_CACHE_HOME")
+    return folder
 
 
 @contextlib.contextmanager
@@ -42,20 +50,26 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def building(place: Path) -> Iterator[Path]:
-    """Give an empty folder beside `place` that becomes `place` when the block ends well, and is removed when not.
+def scratch(folder: Path) -> Iterator[Path]:
+    """Give an empty folder of this name and remove it, if it is still there, when the block ends.
 
-    The caller holds the lock of `place`.
+    The caller holds a lock, so that what is there already is of a run that was killed.
     """
-    part = place.with_name(place.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed: we hold the lock
-    part.mkdir(parents=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def building(place: Path) -> Iterator[Path]:
+    """Give an empty folder that becomes `place` when the block ends well; the caller holds the lock of `place`."""
+    with scratch(place.with_name(place.name + ".part")) as part:
         yield part
         shutil.rmtree(place, ignore_errors=True)
         part.rename(place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextlib.contextmanager

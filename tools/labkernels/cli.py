@@ -1,15 +1,17 @@
 """The command line of tools/lab."""
 
 import argparse
+import json
 import os
 import re
 import sys
 from pathlib import Path
 
-from labkernels import qemu, uml
-from labkernels.errors import LabError
-from labkernels.job import Job, guest_environment
+from . import machine, qemu, setup, uml
+from .errors import LabError
+from .job import Job, guest_environment
 
+KERNELS = ("uml", "qemu")
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -58,7 +60,12 @@ def parser() -> argparse.ArgumentParser:
         action.add_argument("--cpus", type=cpu_count, metavar="N", help="CPUs of the guest")
         action.add_argument("--memory", type=memory_size, default=2048, metavar="SIZE", help="512M, 2G (default)...")
         action.add_argument("--timeout", type=positive, metavar="SECONDS", help="kill everything then, exit 124")
-        action.add_argument("command", nargs="+", metavar="COMMAND", help="program and arguments, best after --")
+        action.add_argument("command", nargs="+", metavar="COMMAND", help="program and arguments, after --")
+    action = actions.add_parser("setup", help="install and fetch what is missing (packages: as root)")
+    action.add_argument("kernel", nargs="?", choices=KERNELS, help="only this one")
+    action = actions.add_parser("status", help="say what is ready; exit status 1 when something is not")
+    action.add_argument("kernel", nargs="?", choices=KERNELS, help="only this one")
+    action.add_argument("--json", action="store_true", help="as JSON")
     return top
 
 
@@ -66,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run tools/lab; return its exit status."""
     options = parser().parse_args(arguments)
     try:
-        return run_command(options)
+        with machine.stopping_on_signals():
+            return run(options)
     except LabError as error:
         if error.log:
             print(error.log, file=sys.stderr)
@@ -77,6 +85,23 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13  # as a program that SIGPIPE ended
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the command line says."""
+    if options.action in KERNELS:
+        return run_command(options)
+    kernels = (options.kernel,) if options.kernel else KERNELS
+    if options.action == "setup":
+        for kernel in kernels:
+            setup.setup(kernel, PROJECT)
+        return 0
+    found = [setup.status(kernel, PROJECT) for kernel in kernels]
+    if options.json:
+        print(json.dumps([status.as_json() for status in found], indent=2))
+    else:
+        print(*found, sep="\n")
+    return 0 if all(status.ready for status in found) else 1
 
 
 def run_command(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What the lab itself can fail with, and the exit statuses that tell it from the command's own (as timeout(1) has them)."""
+"""What the lab itself can fail with, and the exit statuses for that (those of timeout(1))."""
 
 TIMED_OUT = 124
 LAB_FAILED = 125

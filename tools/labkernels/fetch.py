@@ -8,13 +8,12 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkernels import cache, packages
-from labkernels.errors import LabError
+from . import cache, packages
+from .errors import LabError
 
 SUITE = "trixie-backports"
 WANTED = "7.3.4+deb13-amd64"
@@ -90,12 +89,12 @@ def newest(versions: Iterable[str]) -> str | None:
 
 
 def is_complete(place: Path) -> bool:
-    """Tell whether a folder is a kernel ready to boot; it is renamed into place as a whole, so its being there is all."""
+    """Tell whether a folder is a kernel: it is renamed into place as a whole, so being there is enough."""
     return (place / "lib/modules").is_dir() and any((place / "boot").glob("vmlinuz-*"))
 
 
 def cached_kernel() -> tuple[str, Path] | None:
-    """Return version and folder of the kernel in the cache: the wanted one, else the newest; None when there is none."""
+    """Return version and folder of the kernel in the cache, the wanted one or else the newest, or None."""
     found = {
         place.name.removeprefix("qemu-"): place
         for place in cache.cache_folder().glob("qemu-*-amd64")
@@ -121,7 +120,7 @@ class Apt:
             f'Dir::State "{folder}/state";\nDir::State::lists "{folder}/lists";\nDir::Cache "{folder}/cache";\n'
             f'Dir::State::status "/var/lib/dpkg/status";\nAPT::Architecture "amd64";\n'
             # The folder is ours alone, apt's own user cannot write there.
-            f'APT::Sandbox::User "";\nAPT::Update::Post-Invoke-Success {{}};\nAcquire::Languages "none";\n'
+            f'APT::Sandbox::User "";\nAPT::Update::Error-Mode "any";\nAPT::Update::Post-Invoke-Success {{}};\nAcquire::Languages "none";\n'
         )
 
     def run(self, *command: str, show: bool = False) -> str:
@@ -172,8 +171,8 @@ def fetch_kernel() -> Path:
         if cached := cached_kernel():
             print(f"lab: kernel {cached[0]} is in {cached[1]}")
             return cached[1]
-        with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache.cache_folder()) as folder:
-            apt = Apt(Path(folder))
+        with cache.scratch(cache.cache_folder() / "fetch") as folder:
+            apt = Apt(folder)
             print(f"lab: looking for the kernel in {apt.uri} {SUITE}", flush=True)
             version, downloads = apt.find()
             if version != WANTED:
@@ -188,6 +187,11 @@ def fetch_kernel() -> Path:
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) / 1e6
     print(f"lab: kernel {version} is in {place} ({size:.0f} MB)")
     return place
+
+
+def is_kept(module: Path) -> bool:
+    """Tell whether a module, named from the kernel's tree (net/tls/tls.ko.xz), is wanted."""
+    return any(module.is_relative_to(folder) for folder in KEPT) or str(module.parent) in KEPT_FLAT
 
 
 def unpack(version: str, debs: list[Path], tree: Path, place: Path) -> None:
@@ -210,7 +214,7 @@ def unpack(version: str, debs: list[Path], tree: Path, place: Path) -> None:
         shutil.move(path, target / path.name)
     for module in (source / "kernel").rglob("*.ko*"):
         name = module.relative_to(source / "kernel")
-        if any(name.is_relative_to(folder) for folder in KEPT) or str(name.parent) in KEPT_FLAT:
+        if is_kept(name):
             (target / "kernel" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(module, target / "kernel" / name)
     # virtme-ng's initramfs loads plain modules only.

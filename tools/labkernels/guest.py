@@ -47,8 +47,8 @@ def main(folder: Path) -> None:
     try:
         prepare(folder)
         order = json.loads((folder / "order.json").read_text())
-        outcome = {"status": run(order, folder)}
-    except BaseException:  # noqa: BLE001 - there is nobody else to tell; the host reports it as the lab's failure
+        outcome: dict[str, Any] = {"status": run(order, folder)}
+    except BaseException:  # nobody else is there to tell: the host reports it as the lab's failure
         outcome = {"error": traceback.format_exc()}
     part = folder / "status.part"
     part.write_text(json.dumps(outcome))
@@ -78,7 +78,7 @@ def load_modules(order: dict[str, Any], folder: Path) -> dict[str, str]:
     options = f"-d {order['modules']}"
     # What the kernel asks for by itself (tcp-ulp-tls, rtnl-link-veth, crypto-...) goes through this program.
     helper = folder / "modprobe"
-    helper.write_text(f"#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin exec modprobe {options} \"$@\"\n")
+    helper.write_text(f'#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin exec modprobe {options} "$@"\n')
     helper.chmod(0o755)
     Path("/proc/sys/kernel/modprobe").write_text(str(helper))
     if order["preload"]:
@@ -96,9 +96,11 @@ def run(order: dict[str, Any], folder: Path) -> int:
         its exit status as a shell gives it: 128 + N when signal N killed it, 126 or 127 when it could not be run.
     """
     environment = order["environment"] | load_modules(order, folder)
+    Path("/proc/sys/kernel/hostname").write_text("ktls-lab")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    os.makedirs(order["scratch"], mode=0o1777, exist_ok=True)
-    os.chmod(order["scratch"], 0o1777)
+    scratch = Path(order["scratch"])
+    scratch.mkdir(parents=True, exist_ok=True)
+    scratch.chmod(0o1777)
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, OPEN_FILES))
     lines = [open_line(device) for device in order["streams"]]

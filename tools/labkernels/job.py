@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkernels.errors import LabError
+from .errors import LabError
 
 # Things of the host's session that name sockets, terminals or folders which the guest does not have, or that would
 # act on the lab's own processes there.
@@ -89,12 +89,14 @@ def guest_order(job: Job, *, streams: tuple[str, str], modules: Path, preload: t
         modules: folder whose lib/modules/VERSION holds the kernel's modules.
         preload: modules to load before the command runs.
     """
-    return json.dumps({
-        "command": job.command,
-        "directory": str(job.directory),
-        "environment": dict(job.environment),
-        "streams": streams,
-        "modules": str(modules),
-        "preload": preload,
-        "scratch": SCRATCH,
-    })
+    return json.dumps(
+        {
+            "command": job.command,
+            "directory": str(job.directory),
+            "environment": dict(job.environment),
+            "streams": streams,
+            "modules": str(modules),
+            "preload": preload,
+            "scratch": SCRATCH,
+        }
+    )

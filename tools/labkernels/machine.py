@@ -16,12 +16,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkernels import guest
-from labkernels.errors import LostMachine, TimedOut
+from . import guest
+from .errors import LostMachine, TimedOut
 
 # $1 is the run's folder, the rest the command. The kernel is in our process group or, with all its processes, in one of
 # its own.
@@ -44,13 +44,15 @@ class Machine:
         name: for messages.
         command: the program and its arguments; its stdout and stderr are the kernel's log.
         folder: the run's folder, with the guest's order in it.
-        timeout: seconds, or None.
+        timeout: seconds, boot included, or None.
+        environment: of the program, not of the guest; None for our own.
     """
 
     name: str
     command: tuple[str, ...]
     folder: Path
     timeout: float | None
+    environment: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +107,13 @@ def run(machine: Machine, pipes: Pipes) -> int:
 
 @contextlib.contextmanager
 def started(machine: Machine, log: Path, inherit: tuple[int, ...]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the machine under its keeper; at the end, however it comes, the keeper ends all of it, and that is awaited."""
+    """Start the machine under its keeper; at the end, however it comes, the keeper ends all of it."""
     adopt_orphans()
-    with log.open("wb") as file, stopping_on_signals():
+    with log.open("wb") as file:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", "sh", "-c", KEEPER, "lab", str(machine.folder), *machine.command],
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            pass_fds=inherit, start_new_session=True, cwd=machine.folder,
+            pass_fds=inherit, start_new_session=True, cwd=machine.folder, env=machine.environment,
         )  # fmt: skip
         try:
             for descriptor in inherit:
@@ -120,7 +122,7 @@ def started(machine: Machine, log: Path, inherit: tuple[int, ...]) -> Iterator[s
         finally:
             process.terminate()
             process.wait()
-            reap_orphans()
+            end_orphans()
 
 
 def adopt_orphans() -> None:
@@ -129,10 +131,14 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
 
-def reap_orphans() -> None:
-    """Wait for every process of the machine: all are dying, the keeper killed them."""
+def end_orphans() -> None:
+    """Wait for the machine's last processes, and kill what the keeper did not reach; the orphans of those come to us."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
     with contextlib.suppress(ChildProcessError):
         while True:
+            # Not on kernels without CONFIG_PROC_CHILDREN; there the keeper's work has to do.
+            for child in children.read_text().split() if children.exists() else ():
+                os.kill(int(child), signal.SIGKILL)
             os.waitpid(-1, 0)
 
 

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterable
 
-from labkernels.errors import Missing
+from .errors import Missing
 
 # program -> Debian package
 UML_PROGRAMS = {

@@ -13,9 +13,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from labkernels import cache, fetch, machine, packages
-from labkernels.errors import LabError, Missing
-from labkernels.job import Job, guest_order
+from . import cache, fetch, machine, packages
+from .errors import LabError, Missing
+from .job import Job, guest_order
 
 STREAMS = ("virtio:ktls.out", "virtio:ktls.err")
 # virtio_console first: it is what the streams need. The rest as in `uml`; IPv6 is built in.

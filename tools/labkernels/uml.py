@@ -9,9 +9,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from labkernels import cache, machine, packages
-from labkernels.errors import LabError, Missing
-from labkernels.job import Job, guest_order
+from . import cache, machine, packages
+from .errors import LabError, Missing
+from .job import Job, guest_order
 
 MODULES = Path("/usr/lib/uml/modules")
 STREAMS = ("/dev/ttyS0", "/dev/ttyS1")
@@ -54,7 +54,7 @@ def kernel_version() -> str:
 
 
 def module_tree(version: str) -> Path:
-    """Return a folder in which modprobe -d finds the kernel's modules: links to the package's, with an index of its own.
+    """Return a folder for modprobe -d: links to the package's modules, and an index of its own.
 
     The package's tree is not at lib/modules/VERSION, where modprobe looks.
     """
@@ -72,6 +72,22 @@ def module_tree(version: str) -> Path:
                 depmod = packages.find_program("depmod", os.environ.get("PATH", "")) or "depmod"
                 subprocess.run([depmod, "-b", str(part), version], check=True)
     return place
+
+
+def memory_folder(memory: int, fallback: Path, shared: Path = Path("/dev/shm")) -> Path:
+    """Return where the guest's memory, a file that the kernel unlinks at once, is to lie.
+
+    Args:
+        memory: MiB.
+        fallback: a folder on disk, slower, for machines whose shared memory is too small (64 MB in many containers):
+            there a kernel that touches more than that dies of SIGBUS.
+        shared: a tmpfs.
+    """
+    try:
+        room = os.statvfs(shared)
+    except OSError:
+        return fallback
+    return shared if room.f_bavail * room.f_frsize >= memory << 20 else fallback
 
 
 def run(job: Job) -> int:
@@ -97,5 +113,6 @@ def run(job: Job) -> int:
             command=command_line(program, folder, job.memory, pipes.write_ends),
             folder=folder,
             timeout=job.timeout,
+            environment=os.environ | {"TMPDIR": str(memory_folder(job.memory, folder))},
         )
         return machine.run(kernel, pipes)
