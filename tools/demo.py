@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The main job in one minute: two programs that know no TLS, TLS between them, and the proof.
 
-An unmodified `python3 -m http.server` and an unmodified `curl http://...` run under `ktls run`. Between them sits a recording
-hop, a plain TCP forwarder that keeps every byte that crosses it. The report says what the two agents saw, and whether
-the file's bytes crossed the wire in clear. Exit status 0 only if the file arrived whole and none of it was seen in clear.
+An unmodified `python3 -m http.server` and an unmodified `curl http://...` run under `ktls run`. Between them sits a
+recording hop, a plain TCP forwarder that keeps every byte that crosses it. The report says what the two agents saw, and
+whether the file's bytes crossed the wire in clear. Exit status 0 only if the file arrived whole and none of it did.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A TLS 1.3 peer whose records can be anything: OpenSSL's handshake, then records sealed with the session's own keys."""
+"""A TLS 1.3 peer whose records can be anything: OpenSSL's handshake, then records sealed with its keys."""
 
 import socket
 import ssl

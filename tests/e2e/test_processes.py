@@ -1,4 +1,4 @@
-"""A connection belongs to whoever holds it: forks, new programs, kills. close_notify is the last holder's, never early."""
+"""A connection belongs to whoever holds it: forks, new programs, kills. Only the last one says close_notify."""
 
 import signal
 import socket

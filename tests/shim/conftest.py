@@ -43,7 +43,7 @@ def preloaded(agent: ScriptedAgent):
         process = subprocess.Popen(
             [sys.executable, "-c", imports + head + code],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=raise_limit,
+            preexec_fn=raise_limit,  # noqa: PLW1509 - one system call, no lock
         )  # fmt: skip
         running.append(process)
         return process

@@ -1,6 +1,6 @@
-"""The shim alone: programs preloaded with it, and an agent that does what the test says (docs/protocol.md), without any TLS.
+"""The shim alone: programs preloaded with it, and an agent that does what the test says (docs/protocol.md), no TLS.
 
-With outcome K and no keys the descriptor becomes the plain TCP socket again, so what a test sees is the shim's own doing.
+With outcome K and no keys the descriptor becomes the plain TCP socket again: what a test sees is the shim's own doing.
 """
 
 import array

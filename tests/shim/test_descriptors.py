@@ -83,7 +83,10 @@ def test_dup2_over_a_protected_descriptor_ends_it(opened):
 
 
 def test_close_range_and_closefrom_close_twins_and_nothing_else_of_ours(opened):
-    code = "import ctypes\nctypes.CDLL(None).close_range(3, 2**32 - 1, 0)\nprint(os.listdir('/proc/self/fd'), flush=True); input()"
+    code = (
+        "import ctypes\nctypes.CDLL(None).close_range(3, 2**32 - 1, 0)\n"
+        "print(os.listdir('/proc/self/fd'), flush=True); input()"
+    )
     program, request, _ = opened(code)
     fds = eval(line(program))
     assert "2000" in fds  # the channel stays: the next connection needs it
@@ -104,7 +107,10 @@ def test_a_program_that_closes_every_number_it_knows_of_keeps_our_descriptors(op
 
 
 def test_a_fork_shares_the_connection_until_both_have_closed(opened):
-    code = "if os.fork() == 0:\n    input(); s.sendall(b'child'); os._exit(0)\ns.close(); print('closed', flush=True); os.wait()"
+    code = (
+        "if os.fork() == 0:\n    input(); s.sendall(b'child'); os._exit(0)\n"
+        "s.close(); print('closed', flush=True); os.wait()"
+    )
     program, request, peer = opened(code)
     assert line(program) == "closed"
     assert held(request)

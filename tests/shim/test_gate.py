@@ -1,4 +1,4 @@
-"""The gate: nothing passes before the agent has spoken, everybody is woken when it has, and each outcome becomes what it says."""
+"""The gate: nothing passes before the agent has spoken, and everybody is woken when it has."""
 
 import errno
 import socket
@@ -29,7 +29,10 @@ def test_a_denied_connect_fails_with_the_errno_of_the_verdict(agent, preloaded, 
 def test_without_an_agent_connect_is_refused_and_nothing_is_sent(agent, preloaded, listener):
     agent.stop()
     agent.path.unlink()
-    code = "s = socket.socket(); print(s.connect_ex(('127.0.0.1', port)))\ntry: print(s.send(b'secret'))\nexcept OSError as e: print(e.errno)"
+    code = (
+        "s = socket.socket(); print(s.connect_ex(('127.0.0.1', port)))\n"
+        "try: print(s.send(b'secret'))\nexcept OSError as e: print(e.errno)"
+    )
     assert output(preloaded(code, port=listener.port)) == [str(errno.ECONNREFUSED), str(errno.EPIPE)]
     assert listener.accept().recv(10) == b""
 
@@ -114,7 +117,8 @@ def test_an_epoll_registration_goes_over_to_the_socket_behind_the_gate(
     register = f"p.register(s, select.EPOLLIN | {flag})\n"
     connect = "s.connect_ex(('127.0.0.1', port))\n"
     code = first + (register + connect if registered == "before connect" else connect + register)
-    code += "print('ready', flush=True)\nevents = p.poll(20)\nprint(events == [(s.fileno(), select.EPOLLIN)], s.recv(5).decode())"
+    code += "print('ready', flush=True)\nevents = p.poll(20)\n"
+    code += "print(events == [(s.fileno(), select.EPOLLIN)], s.recv(5).decode())"
     program = preloaded(code, port=listener.port)
     request = agent.protect()
     assert line(program) == "ready"

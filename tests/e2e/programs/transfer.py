@@ -3,7 +3,7 @@
 usage: transfer.py client|server HOST:PORT SEND_BYTES [blocking|nonblocking|asyncio] [--connections N]
 
 Each end sends SEND_BYTES, ends its direction, and reads to the end of the other's. One JSON line for each connection
-on standard output: how many bytes came and their SHA-256, or the errno that ended it. A server prints "listening" first.
+on standard output: how many bytes came and their SHA-256, or the errno that ended it. A server says "listening" first.
 """
 
 import asyncio
