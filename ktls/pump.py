@@ -4,25 +4,23 @@ Theory of operation
 1. Bounded: a direction reads only when what it read before has left. It holds one chunk, and on the way out the answers
    OpenSSL gives to control records.
 2. R's O_NONBLOCK belongs to the program: every call says MSG_DONTWAIT. Readiness is edge-triggered (ktls/poller.py).
-3. Ends. The program's end of file becomes close_notify and FIN; the other direction goes on. The peer's close_notify
-   becomes end of file at A, by shutdown(B, SHUT_WR), while B itself stays open until every copy of A is gone. So B is
-   closed under a living A only when the stream broke: cut off without close_notify (`strict`), reset, a broken
-   record, or the agent's death. A reader who gets 0 and finds that B is no more was cut off: that is ECONNRESET.
-   AF_UNIX itself says so only when B had something unread (unix_release_sock), therefore the shim looks: B is no more
-   when its abstract name is free (connect() of a datagram socket to it gives ECONNREFUSED; EPROTOTYPE while B lives).
+3. Ends. The program's end of file becomes close_notify and FIN; the other direction goes on. The peer's end becomes
+   end of file at A, by shutdown(B, SHUT_WR) or by closing B. AF_UNIX has one end of file for all of these, so what it
+   means is noted on R, where whoever holds A finds it (Mark): an end without a mark was cut off, by the peer or by the
+   death of this process. Nothing else would do: B's name cannot be changed, and once both ends have been shut
+   nobody can tell whether the other is still there.
 4. In order, or a RST eats the tail: close_notify, shutdown(SHUT_WR), read R to its end (bounded in time), close.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
-from socket import MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RDWR, SHUT_WR, socket
+from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RDWR, SHUT_WR, TCP_SYNCNT, socket
 
 from OpenSSL import SSL
 
 from ktls.errors import KtlsError, PeerClosed, ProtocolError, Truncated
 from ktls.poller import END, GONE, IN, OUT, Poller
-from ktls.relay import CHUNK, HELD_PAUSE, RelayCore
+from ktls.relay import CHUNK, HELD_PAUSE, Mark, RelayCore, RelayEnd
 
 ROUNDS = 8
 """Chunks moved each way before others get their turn."""
@@ -39,21 +37,6 @@ class _Way(Enum):
     OPEN = auto()
     ENDING = auto()
     ENDED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class RelayEnd:
-    """How a relayed connection ended.
-
-    Args:
-        error: None when both directions ended as they should.
-        bytes_in: clear text from the peer.
-        bytes_out: clear text to the peer.
-    """
-
-    error: KtlsError | None
-    bytes_in: int
-    bytes_out: int
 
 
 class Pump:
@@ -102,7 +85,8 @@ class Pump:
         return len(self._to_peer), len(self._to_program)
 
     def start(self) -> None:
-        """Begin to pump. What OpenSSL already holds goes first."""
+        """Begin to pump. What OpenSSL already holds goes first. To be called before A can see an end of file."""
+        self._mark(Mark.NONE)
         self._poller.add(self._inside.fileno(), IN | END, self._on_inside)
         self._poller.add(self._outside.fileno(), IN | OUT | END, self._on_outside)
         self._open(_NOTHING)
@@ -160,6 +144,7 @@ class Pump:
                 self._finish()
                 return
             self._in = _Way.ENDED
+            self._mark(Mark.CLEAN)
             _shutdown(self._inside, SHUT_RDWR if self._peer_lost else SHUT_WR)
         if self._program_gone and self._out is _Way.ENDED and self._peer_at_end:
             self._finish()
@@ -253,11 +238,7 @@ class Pump:
     def _open(self, records: memoryview) -> None:
         if self._in is not _Way.OPEN:
             return
-        try:
-            clear = self._core.open(records)
-        except ProtocolError as error:
-            self._break(error)
-            return
+        clear = self._core.open(records)
         self._send_to_peer(self._core.pending())
         if clear:
             size = sum(map(len, clear))
@@ -265,6 +246,8 @@ class Pump:
             self._send_to_program(clear, size)
         if self._core.ended:
             self._in = _Way.ENDING
+        elif self._core.broken:
+            self._break(self._core.broken)
 
     def _send_to_program(self, clear: list[bytes] | list[memoryview], size: int) -> None:
         if self._program_deaf:
@@ -284,9 +267,8 @@ class Pump:
     # --- ends ----------------------------------------------------------------------------------------------------
 
     def _break(self, error: KtlsError) -> None:
-        """The session is of no use any more: the alert goes out, what was delivered before stays delivered."""
+        """The session is of no use any more. What came before stays delivered."""
         self._error, self._cut = self._error or error, True
-        self._send_to_peer(self._core.pending())
         self._in, self._out = _Way.ENDING, _Way.ENDED
         self._to_peer = _NOTHING
 
@@ -300,6 +282,9 @@ class Pump:
             self._in, self._cut = _Way.ENDING, True
         elif self._in is _Way.ENDED:
             _shutdown(self._inside, SHUT_RDWR)
+
+    def _mark(self, mark: Mark) -> None:
+        self._outside.setsockopt(IPPROTO_TCP, TCP_SYNCNT, mark)
 
     def _linger(self, delivered: int) -> None:
         """The program is gone. What it wrote still goes out, as long as the peer takes it."""
@@ -317,6 +302,8 @@ class Pump:
 
     def _finish(self) -> None:
         self._closed = True
+        if isinstance(self._error, ProtocolError):
+            self._mark(Mark.BROKEN)
         self._poller.remove(self._inside.fileno())
         self._poller.remove(self._outside.fileno())
         _shutdown(self._outside, SHUT_RDWR)  # the program's hidden copy would keep the connection up

@@ -4,9 +4,12 @@ Nothing here holds a socket or a clock. Records, tickets, KeyUpdate and alerts a
 it in large pieces, to bound what it may hold, and to say how each direction ended.
 """
 
+from dataclasses import dataclass
+from enum import IntEnum
+
 from OpenSSL import SSL
 
-from ktls.errors import ProtocolError
+from ktls.errors import KtlsError, PeerAlert, PeerError, ProtocolError
 
 CHUNK = 65536
 """Bytes read at once: four full records."""
@@ -18,6 +21,32 @@ RECORD = 16384
 """Clear text of the longest record (RFC 8446 section 5.1)."""
 
 
+class Mark(IntEnum):
+    """What the end of file at A means, as R's TCP_SYNCNT: an option that does nothing once a connection stands."""
+
+    NONE = 125
+    """No end yet; or, if A has ended all the same, it was cut off: ECONNRESET."""
+    BROKEN = 126
+    """A record that cannot be what the peer sent: EPROTO."""
+    CLEAN = 127
+    """close_notify, or an end of file that the rule lets pass for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayEnd:
+    """How a relayed connection ended.
+
+    Args:
+        error: None when both directions ended as they should.
+        bytes_in: clear text from the peer.
+        bytes_out: clear text to the peer.
+    """
+
+    error: KtlsError | None
+    bytes_in: int
+    bytes_out: int
+
+
 class RelayCore:
     """One session: clear text to records and records to clear text.
 
@@ -25,12 +54,14 @@ class RelayCore:
         connection: the handshake's connection, on memory BIOs, handshake done.
     """
 
-    __slots__ = ("_connection", "ended")
+    __slots__ = ("_connection", "broken", "ended")
 
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection = connection
         self.ended = False
         """The peer has sent close_notify; nothing after it counts."""
+        self.broken: PeerError | None = None
+        """PeerAlert or ProtocolError, when the peer's direction broke after what has been returned."""
 
     def seal(self, clear: memoryview) -> bytes:
         """Return records that carry `clear`.
@@ -53,14 +84,13 @@ class RelayCore:
         return self.pending()
 
     def open(self, records: memoryview) -> list[bytes]:
-        """Return the clear text of the whole records among what has come so far; sets `ended` at close_notify.
+        """Return the clear text of the whole records among what has come so far.
 
-        Raises:
-            ProtocolError: a broken record or a fatal alert. `pending` may hold the alert for the peer.
+        Sets `ended` at close_notify, and `broken` at a broken record or a fatal alert.
         """
         connection = self._connection
         clear: list[bytes] = []
-        if self.ended:
+        if self.ended or self.broken:
             return clear
         if records:
             connection.bio_write(records)
@@ -72,7 +102,9 @@ class RelayCore:
         except SSL.ZeroReturnError:
             self.ended = True
         except SSL.Error as error:
-            raise ProtocolError(f"the peer's stream cannot be read: {error!r}") from error
+            alerted = connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN  # so OpenSSL notes fatal alerts too
+            failure = PeerAlert if alerted else ProtocolError
+            self.broken = failure(f"the peer's stream broke off: {error!r}")
         return clear
 
     def pending(self) -> bytes:
