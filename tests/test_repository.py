@@ -18,8 +18,8 @@ LINES_MAX = 300
 # Modules without a test file of their own name. This list can only get shorter.
 UNTESTED: set[str] = set()
 
-# In pieces, so that this file does not hold what it looks for.
-FOREIGN = ("/work/", "workplace", "CEO", "shared/design", "facts.md", "claude", "/root/")
+# Backwards, so that this file does not hold what it looks for.
+FOREIGN = tuple(word[::-1] for word in ("/krow/", "ecalpkrow", "OEC", "ngised/derahs", "dm.stcaf", "edualc", "/toor/"))
 
 
 def files() -> list[Path]:
