@@ -13,21 +13,22 @@ static ssize_t read_real(const struct reading *reading)
     return real(recvmsg)(reading->fd, &header, reading->flags);
 }
 
-/* On a relayed connection the agent keeps B open after the peer's close_notify, and closes it when the stream broke. */
+/* AF_UNIX has one end of file for all that can happen to a relayed stream; the agent notes on R which it is. */
 static ssize_t relay_read(const struct reading *reading, slot_t slot)
 {
     ssize_t got = read_real(reading);
-    bool end = got == 0 && (slot & STRICT_EOF) && !(slot & (SHUT_READ | SEEN_EOF));
-    for (int i = 0; end && i < reading->count; i++)
-        if (reading->iov[i].iov_len > 0) {
-            if (gate_peer_gone(reading->fd)) {
-                errno = ECONNRESET;
-                return -1;
-            }
-            slot_flag(reading->fd, SEEN_EOF);
-            return 0;
-        }
-    return got;
+    size_t want = 0;
+    for (int i = 0; i < reading->count; i++)
+        want += reading->iov[i].iov_len;
+    if (got != 0 || want == 0 || (slot & (SHUT_READ | SEEN_EOF)))
+        return got;
+    int error = gate_relay_end(hidden(reading->fd));
+    if (error) {
+        errno = error;
+        return -1;
+    }
+    slot_flag(reading->fd, SEEN_EOF);
+    return 0;
 }
 
 static ssize_t tls_read(const struct reading *reading)

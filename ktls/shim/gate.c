@@ -21,6 +21,8 @@
 
 #include "real.h"
 
+/* What the end of a relayed stream means: the agent's note on R, an option that does nothing on a standing connection. */
+enum { MARK_BROKEN = 126, MARK_CLEAN = 127 };
 enum { NAME_MAX_LENGTH = 253, FILLER_MAX = 64, VERDICT_WAIT_MS = 15000 };
 
 struct __attribute__((packed)) wire_request {
@@ -190,23 +192,13 @@ slot_t gate_marks(int a)
     return text ? with_errno(0, (int)strtol(text, NULL, 10)) : 0;
 }
 
-bool gate_peer_gone(int a)
+int gate_relay_end(int r)
 {
-    union {
-        struct sockaddr_un name;
-        char space[sizeof(struct sockaddr_un) + 1];
-    } buffer;
-    socklen_t length = sizeof buffer.name;
-    if (real(getpeername)(a, (struct sockaddr *)&buffer.name, &length) != 0)
-        return true;
-    if (length <= sizeof(sa_family_t))
-        return false;
-    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (probe < 0)
-        return false;
-    bool gone = bind(probe, (struct sockaddr *)&buffer.name, length) == 0;
-    real(close)(probe);
-    return gone;
+    int mark = 0;
+    socklen_t length = sizeof mark;
+    if (real(getsockopt)(r, IPPROTO_TCP, TCP_SYNCNT, &mark, &length) != 0)
+        return ECONNRESET;
+    return mark == MARK_CLEAN ? 0 : mark == MARK_BROKEN ? EPROTO : ECONNRESET;
 }
 
 static char *put_number(char *out, uint64_t value, unsigned base)

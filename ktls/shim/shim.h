@@ -101,7 +101,7 @@ struct outcome {
     slot_t flags; /* STRICT_EOF, CONFIRM_IN, CAN_REKEY */
 };
 struct outcome gate_outcome(int a);
-bool gate_peer_gone(int a);                   /* B is closed: its abstract name can be taken */
+int gate_relay_end(int r);                    /* what end of file on a relayed connection is: 0, or an errno */
 slot_t gate_marks(int a);                     /* SEEN_EOF and a final errno, as any holder of the leash noted them */
 void gate_mark(int a, const char *kind, int error); /* notes "eof" or "err" for all holders */
 
