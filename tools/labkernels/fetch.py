@@ -115,13 +115,19 @@ class Apt:
         self.uri = debian_archive(archive_uris(source_files()))
         signed = f" [signed-by={KEYRING}]" if KEYRING.exists() else ""
         (folder / "sources.list").write_text(f"deb{signed} {self.uri} {SUITE} main\n")
-        (folder / "apt.conf").write_text(
-            f'Dir::Etc::sourcelist "{folder}/sources.list";\nDir::Etc::sourceparts "-";\n'
-            f'Dir::State "{folder}/state";\nDir::State::lists "{folder}/lists";\nDir::Cache "{folder}/cache";\n'
-            f'Dir::State::status "/var/lib/dpkg/status";\nAPT::Architecture "amd64";\n'
-            # The folder is ours alone, apt's own user cannot write there.
-            f'APT::Sandbox::User "";\nAPT::Update::Error-Mode "any";\nAPT::Update::Post-Invoke-Success {{}};\nAcquire::Languages "none";\n'
-        )
+        settings = {
+            "Dir::Etc::sourcelist": folder / "sources.list",
+            "Dir::Etc::sourceparts": "-",
+            "Dir::State": folder / "state",
+            "Dir::State::lists": folder / "lists",
+            "Dir::State::status": "/var/lib/dpkg/status",
+            "Dir::Cache": folder / "cache",
+            "APT::Architecture": "amd64",
+            "APT::Sandbox::User": "",  # the folder is ours alone, apt's own user cannot write there
+            "APT::Update::Error-Mode": "any",  # an archive out of reach is an error, not a warning
+            "Acquire::Languages": "none",
+        }
+        (folder / "apt.conf").write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
 
     def run(self, *command: str, show: bool = False) -> str:
         """Run one of apt's programs.

@@ -132,7 +132,7 @@ def adopt_orphans() -> None:
 
 
 def end_orphans() -> None:
-    """Wait for the machine's last processes, and kill what the keeper did not reach; the orphans of those come to us."""
+    """Wait for the machine's last processes, killing what the keeper did not reach: all orphans are ours."""
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     with contextlib.suppress(ChildProcessError):
         while True:
