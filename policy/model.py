@@ -1,0 +1,278 @@
+"""A policy as data: what `policy.load` makes of a file and `policy.decide` looks at. Immutable, and without behaviour.
+
+The defaults of the language are the defaults of these classes, and stand nowhere else.
+"""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+Direction = Literal["inbound", "outbound"]
+"""inbound was accepted, outbound was connected."""
+Endpoint = tuple[str, int]
+"""IP address as text, and port."""
+SYSTEM = "system"
+"""In a keyring's trust: the system's own store of trust anchors."""
+
+
+class Verdict(StrEnum):
+    """What policy decides for a connection."""
+
+    TLS = "tls"
+    CLEAR = "clear"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class SniEntry:
+    """A certificate for clients that ask for one of these names.
+
+    Args:
+        names: host names in lower case; "*." at the front stands for one label.
+        certificate: PEM chain, leaf first.
+        private_key: its key, PEM.
+    """
+
+    names: tuple[str, ...]
+    certificate: Path
+    private_key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """Where an identity and the trust in others are kept. All paths are absolute.
+
+    Args:
+        name: what actions call it.
+        certificate: PEM chain, leaf first; None for a client that shows none, or with `pkcs12`.
+        private_key: its key, PEM; there when `certificate` is.
+        pkcs12: both in one PKCS #12 file.
+        password_file: first line opens `private_key` or `pkcs12`.
+        trust: "system", or the path of a PEM file or of a directory of them.
+        crl: revocation lists.
+        sni: more certificates, chosen by the client's server name.
+    """
+
+    name: str
+    certificate: Path | None = None
+    private_key: Path | None = None
+    pkcs12: Path | None = None
+    password_file: Path | None = None
+    trust: tuple[str, ...] = (SYSTEM,)
+    crl: tuple[Path, ...] = ()
+    sni: tuple[SniEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Whether sessions may be resumed; `lifetime` of a ticket is in seconds."""
+
+    tickets: bool = True
+    lifetime: int = 7200
+
+
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """When to update our keys: after so many records, or seconds (0: time does not matter)."""
+
+    records: int = 16_777_216
+    seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """How a connection is protected; docs/policy.md has the meaning of each key.
+
+    Args:
+        name: what rules call it; empty for one written inside a rule.
+        keyring: resolved; the one without a certificate that trusts the system's store when none is named.
+        min_version: of TLS, as max_version.
+        ciphers: IANA names in order; empty for what the engine can do.
+        alpn: protocol names in order.
+        peer_name: the name the server's certificate must carry; None for what the program resolved, or the address.
+        peer_identities: as written, "SHA256:" ones in lower case hex without colons; any one suffices.
+        handshake_timeout: in seconds.
+        allow_clear_on_timeout: a server whose client stays silent that long goes on in clear.
+        negotiate: the clear-text prologue to speak first; empty for none.
+        keylog: file for session secrets.
+    """
+
+    name: str = ""
+    keyring: Keyring = Keyring(SYSTEM)
+    role: Literal["auto", "client", "server"] = "auto"
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    max_version: Literal["1.2", "1.3"] = "1.3"
+    ciphers: tuple[str, ...] = ()
+    alpn: tuple[str, ...] = ()
+    verify: Literal["name", "chain", "none"] = "name"
+    peer_name: str | None = None
+    client_auth: Literal["none", "passthru", "full", "required", "map"] = "none"
+    peer_identities: tuple[str, ...] = ()
+    handshake_timeout: float = 10.0
+    allow_clear_on_timeout: bool = False
+    engine: Literal["auto", "nic", "kernel", "relay", "no-nic"] = "auto"
+    application_controlled: bool = False
+    negotiate: Literal["", "smtp", "ftp", "postgres", "ldap", "xmpp"] = ""
+    already_tls: Literal["adopt", "pass", "deny"] = "pass"  # "adopt" when it is available
+    resumption: Resumption = Resumption()
+    rekey: Rekey = Rekey()
+    on_change: Literal["keep", "rekey", "drain", "close"] = "keep"
+    secondary: bool = False
+    eof: Literal["strict", "lenient"] = "strict"
+    keylog: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """Addresses of one family, both ends included. IPv4-mapped IPv6 addresses are IPv4 here.
+
+    Args:
+        version: 4 or 6.
+        first: the lowest, as a number.
+        last: the highest.
+        text: as written.
+    """
+
+    version: int
+    first: int
+    last: int
+    text: str = field(compare=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRange:
+    """Ports or user ids, both ends included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """A text in which "*" stands for any run of characters and "?" for any one; `regex` is the same, compiled."""
+
+    text: str
+    regex: re.Pattern[str] = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class TimeWindow:
+    """When a rule holds, in local time of `zone`.
+
+    Args:
+        days: of the week, Monday is 0.
+        start: minutes after midnight, included.
+        end: minutes after midnight, excluded; not above `start` for a window that ends on the next day.
+        zone: IANA name; None for the machine's own time.
+        text: as written, for people.
+    """
+
+    days: frozenset[int] = frozenset(range(7))
+    start: int = 0
+    end: int = 1440
+    zone: str | None = None
+    text: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which connections a rule is about: those that fit every key; an empty key fits all.
+
+    Args:
+        direction: None for both.
+        user: names, and ranges of numeric ids.
+        keys: those that are not empty, in the order of the fields. Made here.
+    """
+
+    direction: Direction | None = None
+    local_port: tuple[NumberRange, ...] = ()
+    remote_port: tuple[NumberRange, ...] = ()
+    local: tuple[AddressRange, ...] = ()
+    remote: tuple[AddressRange, ...] = ()
+    remote_name: tuple[Glob, ...] = ()
+    program: tuple[Glob, ...] = ()
+    user: tuple[str | NumberRange, ...] = ()
+    unit: tuple[Glob, ...] = ()
+    time: TimeWindow | None = None
+    keys: tuple[str, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        given = tuple(name for name in self.__slots__ if name != "keys" and getattr(self, name))
+        object.__setattr__(self, "keys", given)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. `line` is where it starts in its file, 0 for none; `action` is there when the verdict is TLS."""
+
+    name: str
+    verdict: Verdict
+    match: Match = Match()
+    action: Action | None = None
+    priority: int = 1
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A compiled policy; make it with `policy.snapshot.build`.
+
+    Args:
+        rules: in the order in which they are tried.
+        default: the verdict where no rule matches: CLEAR or DENY.
+        revision: changes when what the policy says does, and not with comments, layout or defaults written out.
+        file: where it came from, for messages.
+    """
+
+    rules: tuple[Rule, ...]
+    default: Verdict
+    revision: str
+    file: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of a connection when it is decided. None is not known, and fits no condition.
+
+    Args:
+        direction: inbound or outbound.
+        local: our end.
+        remote: the other end.
+        remote_name: what the program resolved to that address.
+        program: path of the executable.
+        user: login name of its effective user.
+        uid: number of its effective user.
+        gid: number of its effective group.
+        groups: numbers of its other groups.
+        unit: systemd unit.
+        when: now, with a time zone.
+    """
+
+    direction: Direction
+    remote: Endpoint
+    when: "datetime"
+    local: Endpoint | None = None
+    remote_name: str | None = None
+    program: str | None = None
+    user: str | None = None
+    uid: int | None = None
+    gid: int | None = None
+    groups: tuple[int, ...] = ()
+    unit: str | None = None
