@@ -255,10 +255,11 @@ def test_setup_without_root_names_the_packages(monkeypatch):
     assert caught.value.hint == "sudo apt-get install --no-install-recommends no-such-package"
 
 
-def test_virtme_ng_missing_is_said_with_the_line_that_installs_it(tmp_path):
+def test_virtme_ng_missing_is_said_with_the_line_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(Missing) as caught:
-        qemu.virtme_run(tmp_path, "")
-    assert caught.value.hint.endswith("-m pip install virtme-ng")
+        qemu.virtme_python(tmp_path)
+    assert caught.value.hint == f"{tmp_path}/.venv/bin/python -m pip install virtme-ng"
 
 
 def test_status_says_what_is_missing_in_text_and_json(tmp_path):

@@ -53,7 +53,7 @@ def status(kernel: str, project: Path) -> Status:
             found = qemu.find_kernel()
             version = found.version
             if not found.initramfs.exists():
-                qemu.virtme_run(project, path)
+                qemu.virtme_python(project)
     except LabError as error:
         return Status(kernel, ready=False, version=version, problem=error.message, hint=error.hint)
     return Status(kernel, ready=True, version=version)
