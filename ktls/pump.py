@@ -14,7 +14,18 @@ Theory of operation
 
 from collections.abc import Callable
 from enum import Enum, auto
-from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RDWR, SHUT_WR, TCP_SYNCNT, socket
+from socket import (
+    IPPROTO_TCP,
+    MSG_DONTWAIT,
+    MSG_NOSIGNAL,
+    SHUT_RDWR,
+    SHUT_WR,
+    SO_LINGER,
+    SOL_SOCKET,
+    TCP_SYNCNT,
+    socket,
+)
+from struct import Struct
 
 from OpenSSL import SSL
 
@@ -29,6 +40,7 @@ LINGER = 5.0
 
 _FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 _NOTHING = memoryview(b"")
+_LINGER = Struct("=ii")
 
 
 class _Way(Enum):
@@ -138,14 +150,14 @@ class Pump:
         """Pass on the ends that have nothing more before them."""
         if self._out is _Way.ENDING and not self._to_peer:
             self._out = _Way.ENDED
-            _shutdown(self._outside, SHUT_WR)
+            shut(self._outside, SHUT_WR)
         if self._in is _Way.ENDING and not self._to_program:
             if self._cut:
                 self._finish()
                 return
             self._in = _Way.ENDED
             self._mark(Mark.CLEAN)
-            _shutdown(self._inside, SHUT_RDWR if self._peer_lost else SHUT_WR)
+            shut(self._inside, SHUT_RDWR if self._peer_lost else SHUT_WR)
         if self._program_gone and self._out is _Way.ENDED and self._peer_at_end:
             self._finish()
 
@@ -281,7 +293,7 @@ class Pump:
         if self._in is _Way.OPEN:
             self._in, self._cut = _Way.ENDING, True
         elif self._in is _Way.ENDED:
-            _shutdown(self._inside, SHUT_RDWR)
+            shut(self._inside, SHUT_RDWR)
 
     def _mark(self, mark: Mark) -> None:
         self._outside.setsockopt(IPPROTO_TCP, TCP_SYNCNT, mark)
@@ -306,14 +318,25 @@ class Pump:
             self._mark(Mark.BROKEN)
         self._poller.remove(self._inside.fileno())
         self._poller.remove(self._outside.fileno())
-        _shutdown(self._outside, SHUT_RDWR)  # the program's hidden copy would keep the connection up
+        shut(self._outside, SHUT_RDWR)  # the program's hidden copy would keep the connection up
         self._inside.close()
-        self._outside.close()
+        close_tcp(self._outside)
         self._finished(RelayEnd(self._error, self.bytes_in, self.bytes_out))
 
 
-def _shutdown(sock: socket, how: int) -> None:
+def shut(sock: socket, how: int) -> None:
+    """Shut a socket down that may be down already."""
     try:
         sock.shutdown(how)
-    except OSError:  # ENOTCONN: it is down already
+    except OSError:  # ENOTCONN
         return
+
+
+def close_tcp(sock: socket) -> None:
+    """Close R without ever waiting: a program's SO_LINGER would hold up everybody else in this process."""
+    if sock.fileno() < 0:
+        return
+    on, seconds = _LINGER.unpack(sock.getsockopt(SOL_SOCKET, SO_LINGER, _LINGER.size))
+    if on and seconds:
+        sock.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER.pack(0, 0))
+    sock.close()

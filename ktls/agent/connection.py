@@ -1,0 +1,369 @@
+"""One connection's life: decide -> (connecting) -> handshaking -> open (kernel, relay or clear) -> ended, or failed.
+
+Rules:
+1. It starts as failed; one place (`_open`) makes it open.
+2. The program may go at any time before the gate is open: then there is nobody to tell, and R is shut.
+3. Whatever happens, R and B are closed when `run` returns, and the report has the connection's last line.
+"""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from errno import EPROTO
+from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY, socket
+from typing import TYPE_CHECKING
+
+from ktls import kernel
+from ktls.agent.describe import Failure, session_facts
+from ktls.agent.gate import Gate
+from ktls.agent.handshaking import Handshaking
+from ktls.agent.leash import Leash, tcp_bytes
+from ktls.agent.messages import Address, Outcome, Request, RequestKind, VerdictCode, plain_address
+from ktls.agent.parameters import role_of, tls_parameters
+from ktls.agent.programs import Program
+from ktls.agent.shared import Shared
+from ktls.agent.wire import Wire
+from ktls.ciphers import Role, Version
+from ktls.errors import AgentProtocolError, Denied, KernelError, KtlsError
+from ktls.handshake import Handshake
+from ktls.probe import Capabilities
+from ktls.pump import Pump, close_tcp, shut
+from ktls.relay import CHUNK, RelayEnd
+from offload.engine import Choice, Engine, choose
+from policy.decide import Decision, decide
+from policy.model import Action, Facts
+
+if TYPE_CHECKING:
+    from ktls.session import Session
+
+ABORT = b"\1\0\0\0\0\0\0\0"
+"""struct linger {1, 0}: the last close() is a RST."""
+FALLING_BACK = ("auto", "no-nic")
+"""Engines of a rule that let the relay step in where the kernel refuses."""
+DRAIN = 2.0
+"""Seconds for the peer to take the alert of a failed handshake before the connection is shut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request with its sockets and its sender."""
+
+    request: Request
+    r: socket
+    b: socket
+    program: Program
+
+
+class Connection:
+    """One connection the agent was asked about.
+
+    Args:
+        asked: the request. Both sockets are the connection's from here on.
+        number: unique in this agent.
+        shared: what all connections share.
+    """
+
+    def __init__(self, asked: Asked, number: int, shared: Shared) -> None:
+        self._request, self._program, self._r = asked.request, asked.program, asked.r
+        self._shared = shared
+        self._gate = Gate(asked.b, asked.request.filler, shared.poller)
+        self._outbound = asked.request.kind is RequestKind.CONNECT
+        # What a server's process resolved to a client's address says nothing about that client: no reverse DNS, ever.
+        self._name = asked.request.name if self._outbound else None
+        self._task: asyncio.Task[None] | None = None
+        self._pump: Pump | None = None
+        self._gone = asyncio.Event()  # every copy of A is closed
+        self._decided = self._opened = False
+        self._since = time.monotonic()
+        self._session: Session | None = None
+        self._flags = ""
+        self._kernel_refusal: str | None = None
+        self._local, self._remote = _addresses(asked.r, asked.request)
+        self._facts: dict[str, object] = {
+            "id": number,
+            "pid": self._program.pid,
+            "program": self._program.path,
+            "user": self._program.user or str(self._program.uid),
+            "direction": "outbound" if self._outbound else "inbound",
+            "local": _text(self._local),
+            "remote": _text(self._remote),
+            "remote_name": self._name,
+        }
+
+    # --- deciding ------------------------------------------------------------------------------------------------
+
+    def decide(self) -> bool:
+        """Decide and answer, at once: the program waits.
+
+        Returns:
+            True when `run` must follow; otherwise everything is done and closed.
+        """
+        decision = self._decision()
+        self._facts |= {
+            "rule": decision.rule,
+            "verdict": str(decision.verdict),
+            "reason": decision.reason,
+            "policy": decision.revision,
+        }
+        verdict = VerdictCode[str(decision.verdict).upper()]
+        error = Denied.errno if verdict is VerdictCode.DENY else 0
+        try:
+            self._gate.answer(verdict, error)
+        except OSError:
+            self._report("failed", Failure("program-gone", 0, "the program has gone before the verdict"))
+            self._close()
+            return False
+        if verdict is VerdictCode.TLS and decision.action is not None:
+            self._action: Action = decision.action
+            self._role = role_of(decision.action, connecting=self._outbound)
+            return True
+        if verdict is VerdictCode.DENY:
+            self._report("denied", Failure("denied", error, decision.reason))
+        else:
+            self._report("clear")
+        self._close()
+        return False
+
+    def _decision(self) -> Decision:
+        facts = Facts(
+            direction="outbound" if self._outbound else "inbound",
+            local=self._local,
+            remote=self._remote,
+            remote_name=self._name,
+            program=self._program.path,
+            user=self._program.user,
+            uid=self._program.uid,
+            gid=self._program.gid,
+            groups=self._program.groups,
+            unit=self._program.unit,
+            when=datetime.now(UTC),
+        )
+        return decide(self._shared.policy, facts)
+
+    # --- living --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Do the handshake, open the gate, and stay until the connection has ended."""
+        self._task = asyncio.current_task()
+        wire = Wire(self._r, self._shared.poller)
+        self._gate.watch(self._on_program_gone)
+        try:
+            await self._live(wire)
+        except asyncio.CancelledError:
+            self._report("end" if self._opened else "failed", self._why_cancelled())
+        finally:
+            self._gate.unwatch()
+            wire.release()
+            if not self._opened:
+                shut(self._r, SHUT_RDWR)
+            self._close()
+
+    def stop(self) -> None:
+        """End it: the agent is told to end. What the kernel encrypts goes on without us."""
+        if self._pump is not None:
+            self._pump.stop()
+        elif self._task is not None:
+            self._task.cancel()
+
+    def _on_program_gone(self) -> None:
+        self._gone.set()
+        if self._task is not None and not self._decided:
+            self._task.cancel()
+
+    def _why_cancelled(self) -> Failure:
+        if self._gone.is_set():
+            return Failure("program-gone", 0, "the program closed the connection during the handshake")
+        return Failure("stopped", 0, "the agent was told to end")
+
+    async def _live(self, wire: Wire) -> None:
+        if self._request.in_progress and (error := await wire.connected()):
+            await self._fail(wire, Failure.tcp(error))
+            return
+        try:
+            await self._shake_hands(wire)
+        except KtlsError as error:
+            await self._fail(wire, Failure.of(error))
+            return
+        except Exception as error:  # the boundary is total: whatever was not foreseen fails closed, and is told
+            self._shared.loop.call_exception_handler({"message": "a handshake ended badly", "exception": error})
+            await self._fail(wire, Failure("internal", EPROTO, f"{type(error).__name__} in the agent"))
+            return
+        if self._session is None:
+            self._stay_clear()
+        else:
+            await self._serve(wire, self._session)
+
+    async def _shake_hands(self, wire: Wire) -> None:
+        """Establish the session and make everything ready for the gate to open."""
+        action, shared = self._action, self._shared
+        capabilities = await shared.capabilities()
+        self._attach(capabilities)
+        parameters = tls_parameters(action, self._role, capabilities)
+        environment = await shared.environment(parameters)
+        name = (action.peer_name or self._name) if self._role is Role.CLIENT else None
+        driver = await shared.in_thread(lambda: Handshake(environment, server_name=name, peer_address=self._remote[0]))
+        started = time.monotonic()
+        self._session = await self._within_deadline(Handshaking(driver, wire, shared.pool))
+        self._facts["handshake_ms"] = round((time.monotonic() - started) * 1000, 3)
+        if self._session is not None:
+            self._facts |= session_facts(self._session)
+            self._tls = driver.connection
+            self._choice = self._install(self._session, capabilities)
+            self._flags = self._gate_flags(self._session, capabilities)
+
+    def _attach(self, capabilities: Capabilities) -> None:
+        """Attach the ULP while TCP is ESTABLISHED, which it needs. It is transparent until keys come."""
+        action = self._action
+        if action.engine == "relay" or action.application_controlled or not capabilities.kernel_tls:
+            return
+        try:
+            kernel.attach(self._r)
+        except KernelError as error:
+            if action.engine not in FALLING_BACK:
+                raise
+            self._kernel_refusal = error.message
+
+    async def _within_deadline(self, handshaking: Handshaking) -> "Session | None":
+        """The session; None when the rule lets a silent client stay clear."""
+        nodelay = self._r.getsockopt(IPPROTO_TCP, TCP_NODELAY)
+        self._r.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # a handshake over loopback takes 43 ms with Nagle
+        try:
+            async with asyncio.timeout(self._action.handshake_timeout):
+                return await handshaking.run()
+        except TimeoutError:
+            if self._role is Role.SERVER and self._action.allow_clear_on_timeout and not handshaking.heard:
+                return None
+            self._r.setsockopt(SOL_SOCKET, SO_LINGER, ABORT)
+            raise await handshaking.time_out() from None
+        finally:
+            self._r.setsockopt(IPPROTO_TCP, TCP_NODELAY, nodelay)
+
+    def _install(self, session: "Session", capabilities: Capabilities) -> Choice:
+        """Choose the engine; with one of the kernel's, put the keys in."""
+        action = self._action
+        choice = choose(
+            action.engine,
+            capabilities,
+            session.version,
+            session.suite,
+            application_controlled=action.application_controlled,
+        )
+        if choice.engine is Engine.RELAY:
+            return choice
+        if self._kernel_refusal is None:
+            try:
+                kernel.install_tx(self._r, session.tx)
+            except KernelError as error:
+                if action.engine not in FALLING_BACK:
+                    raise
+                self._kernel_refusal = error.message
+        if self._kernel_refusal is not None:
+            return Choice(Engine.RELAY, f"the kernel refused: {self._kernel_refusal}")
+        kernel.install_rx(self._r, session.rx)  # no way back from here: our direction is encrypted
+        return choice
+
+    def _gate_flags(self, session: "Session", capabilities: Capabilities) -> str:
+        letters = {
+            "s": self._action.eof == "strict",
+            "p": capabilities.poll_partial_record,
+            "k": capabilities.rekey and session.version is Version.TLS13,
+        }
+        return "".join(letter for letter, applies in letters.items() if applies)
+
+    # --- open ----------------------------------------------------------------------------------------------------
+
+    def _stay_clear(self) -> None:
+        self._report("clear", Failure("timeout", 0, "no TLS came before the deadline, and the rule lets it stay clear"))
+        self._open(Outcome.CLEAR)
+
+    async def _serve(self, wire: Wire, session: "Session") -> None:
+        self._facts |= {"engine": str(self._choice.engine), "engine_reason": self._choice.reason}
+        self._report("open")
+        self._since = time.monotonic()
+        if self._choice.engine is Engine.RELAY:
+            wire.release()
+            self._open(Outcome.RELAY)
+            end = await self._relay()
+            failure = None if end.error is None else Failure.of(end.error)
+            self._report("end", failure, bytes_in=end.bytes_in, bytes_out=end.bytes_out)
+        else:
+            self._open(Outcome.KERNEL)
+            await self._hold_leash(wire, session)
+
+    def _open(self, outcome: Outcome) -> None:
+        """The one place where a connection becomes open."""
+        self._opened = self._decided = True
+        self._gate.unwatch()
+        with contextlib.suppress(OSError):  # the program has gone: whoever serves now will see that as its end
+            self._gate.open(outcome, flags=self._flags)
+
+    async def _relay(self) -> RelayEnd:
+        ended: asyncio.Future[RelayEnd] = self._shared.loop.create_future()
+        self._pump = Pump(
+            self._tls,
+            self._gate.sock,
+            self._r,
+            poller=self._shared.poller,
+            call_later=self._shared.loop.call_later,
+            strict=self._action.eof == "strict",
+            finished=ended.set_result,
+        )
+        self._pump.start()
+        return await ended
+
+    async def _hold_leash(self, wire: Wire, session: "Session") -> None:
+        leash = Leash(wire, self._gate.sock, session, self._shared.poller, self._shared.held)
+        failure = None
+        try:
+            await leash.run()
+        except KtlsError as error:
+            failure = Failure.of(error)
+        wire_in, wire_out = tcp_bytes(self._r)
+        rekeys = leash.rekeys or None
+        self._report("end", failure, wire_bytes_in=wire_in, wire_bytes_out=wire_out, rekeys=rekeys)
+
+    # --- failed and over -----------------------------------------------------------------------------------------
+
+    async def _fail(self, wire: Wire, failure: Failure) -> None:
+        """Tell the program and the report; B stays until the program lets go of A."""
+        self._decided = True
+        self._report("failed", failure)
+        with contextlib.suppress(OSError, AgentProtocolError):  # nobody is there, or it is no shim
+            self._gate.open(Outcome.FAILED, error=failure.errno)
+        shut(self._r, SHUT_WR)
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(DRAIN):  # anything unread would make close() a RST that eats our alert
+                while await wire.receive(CHUNK):
+                    pass
+        shut(self._r, SHUT_RDWR)
+        await self._gone.wait()
+
+    def _report(self, event: str, failure: Failure | None = None, **more: object) -> None:
+        facts = self._facts | more | (failure.facts() if failure else {})
+        if event == "end":
+            facts["seconds"] = round(time.monotonic() - self._since, 3)
+            facts["ended"] = failure.reason if failure else "closed"
+        self._shared.report.write(event, facts)
+
+    def _close(self) -> None:
+        close_tcp(self._r)
+        self._gate.sock.close()
+
+
+def _addresses(r: socket, request: Request) -> tuple[Address, Address]:
+    """Both ends of R. A peer that has gone already is known from the request alone."""
+    local = r.getsockname()
+    try:
+        remote = r.getpeername()
+    except OSError:
+        remote = request.address or ("", 0)
+    if request.address is not None:
+        remote = request.address
+    return (plain_address(local[0]), local[1]), (plain_address(remote[0]), remote[1])
+
+
+def _text(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,139 @@
+"""A connection whose keys are in the kernel: rekey when the shim asks, and end it properly when the program is done.
+
+Nothing of ours is on the data path. B reads KeyUpdate messages, and end of file (or ECONNRESET: the open byte was never
+read) when the last copy of A is closed, in whatever process that is and by whatever means.
+"""
+
+import asyncio
+import os
+import struct
+from collections.abc import Awaitable, Callable
+from socket import IPPROTO_TCP, MSG_DONTWAIT, SHUT_RDWR, SHUT_WR, TCP_INFO, socket
+
+from ktls import kernel
+from ktls.agent.messages import LeashReader, UpdateRequest
+from ktls.agent.wire import Wire
+from ktls.alerts import Alert, AlertDescription, AlertLevel
+from ktls.errors import KtlsError
+from ktls.poller import END, IN, Poller
+from ktls.pump import LINGER, shut
+from ktls.records import ContentType
+from ktls.session import Session
+
+KEY_UPDATE = bytes((24, 0, 0, 1, 0))
+"""KeyUpdate, update_not_requested (RFC 8446 section 4.6.3)."""
+CLOSE_NOTIFY = Alert(AlertLevel.WARNING, AlertDescription.CLOSE_NOTIFY)
+HOLDER_WAIT = (0.1, 5.0)
+"""Seconds between two looks for other holders of the socket: the first, and the most, doubling."""
+
+Held = Callable[[int], Awaitable[bool]]
+"""Tells whether another process has the socket with this inode."""
+
+
+class Leash:
+    """Watch over one kernel connection.
+
+    Args:
+        wire: R, keys installed.
+        b: the leash.
+        session: whose keys were installed.
+        poller: the agent's.
+        held: who knows about other holders.
+    """
+
+    def __init__(self, wire: Wire, b: socket, session: Session, poller: Poller, held: Held) -> None:
+        self._wire, self._b, self._poller, self._held = wire, b, poller, held
+        self._tx, self._rx = session.tx, session.rx
+        self._messages = LeashReader()
+        self._woken = asyncio.Event()
+        self.rekeys = 0
+
+    async def run(self) -> None:
+        """Serve until the connection has ended in order.
+
+        Raises:
+            KtlsError: a rekey failed; the connection has been shut down.
+        """
+        self._poller.add(self._b.fileno(), IN | END, lambda _: self._woken.set())
+        try:
+            await self._until_gone()
+        except KtlsError:
+            shut(self._wire.sock, SHUT_RDWR)
+            raise
+        finally:
+            self._poller.remove(self._b.fileno())
+        await self._while_held()
+        await self._end()
+
+    async def _until_gone(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                data = self._b.recv(4096, MSG_DONTWAIT)
+            except BlockingIOError:
+                await self._woken.wait()
+                continue
+            except ConnectionResetError:
+                return
+            if not data:
+                return
+            for request in self._messages.feed(data):
+                await self._rekey(request)
+
+    async def _rekey(self, request: UpdateRequest) -> None:
+        self._rx = self._rx.updated()
+        kernel.install_rx(self._wire.sock, self._rx)
+        self.rekeys += 1
+        if request is not UpdateRequest.NOT_REQUESTED:
+            await self._insist(lambda: kernel.send_record(self._wire.sock, ContentType.HANDSHAKE, KEY_UPDATE))
+            self._tx = self._tx.updated()
+            kernel.install_tx(self._wire.sock, self._tx)
+
+    async def _insist(self, send: Callable[[], object]) -> None:
+        """Send, waiting for room behind the program's own data."""
+        while True:
+            try:
+                send()
+            except BlockingIOError:
+                await self._wire.writable()
+            else:
+                return
+
+    async def _while_held(self) -> None:
+        inode = os.fstat(self._wire.sock.fileno()).st_ino
+        pause, longest = HOLDER_WAIT
+        while await self._held(inode):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _end(self) -> None:
+        """close_notify, FIN, then read away what still comes: anything unread would make close() a RST."""
+        sock = self._wire.sock
+        try:
+            async with asyncio.timeout(LINGER):
+                kernel.drain_control_records(sock)
+                await self._insist(lambda: kernel.send_alert(sock, CLOSE_NOTIFY))
+                shut(sock, SHUT_WR)
+                await self._read_away()
+        except (OSError, KtlsError):  # the peer has gone, or does not end: nobody is left to tell
+            return
+
+    async def _read_away(self) -> None:
+        while True:
+            try:
+                record = kernel.read_record(self._wire.sock)
+            except BlockingIOError:
+                await self._wire.readable()
+                continue
+            if not record.data:
+                return
+
+
+def tcp_bytes(sock: socket) -> tuple[int, int]:
+    """Return how many bytes the peer has sent and acknowledged: tcpi_bytes_received, tcpi_bytes_acked."""
+    try:
+        info = sock.getsockopt(IPPROTO_TCP, TCP_INFO, 136)
+        acked, received = struct.unpack_from("=QQ", info, 120)  # include/uapi/linux/tcp.h, struct tcp_info
+    except (OSError, struct.error):
+        return 0, 0
+    return received, acked

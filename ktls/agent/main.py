@@ -1,0 +1,113 @@
+"""The agent's process: hardened, one asyncio loop, ready only when it serves, gone when nobody needs it."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from ktls.agent.report import Report
+from ktls.agent.server import Server, listen
+from ktls.agent.shared import Shared
+from ktls.errors import UsageError
+from policy.model import Policy
+
+READY = b"ready\n"
+_PR_SET_DUMPABLE = 4  # include/uapi/linux/prctl.h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """How an agent is to run.
+
+    Args:
+        policy: what decides about connections.
+        socket_path: where to listen; or
+        listen_fd: a listening SOCK_SEQPACKET socket.
+        log: the report, JSON lines, appended to; nowhere if None.
+        ready_fd: where to write "ready\\n" once it serves; closed after that.
+        shared: serve until SIGTERM or SIGINT. Otherwise the agent belongs to one `ktls run`: it ends with the last
+            program, and removes its socket and the socket's directory.
+    """
+
+    policy: Policy
+    socket_path: Path | None = None
+    listen_fd: int | None = None
+    log: Path | None = None
+    ready_fd: int | None = None
+    shared: bool = False
+
+
+def run(settings: AgentSettings) -> None:
+    """Be the agent, until it is told to end or nobody is left.
+
+    Raises:
+        UsageError: the socket or the log cannot be opened. Nothing has been served.
+    """
+    harden()
+    try:
+        report = Report(settings.log)
+    except OSError as error:
+        raise UsageError(f"{settings.log}: {error.strerror}") from error
+    listener = _listener(settings)
+    try:
+        asyncio.run(_serve(settings, listener, report))
+    finally:
+        listener.close()
+        _remove(settings)
+
+
+def harden() -> None:
+    """Keep secrets in this process: no core dump, no ptrace, nothing readable for others."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.umask(0o077)
+
+
+def _listener(settings: AgentSettings) -> socket.socket:
+    if settings.listen_fd is not None:
+        return socket.socket(fileno=settings.listen_fd)
+    if settings.socket_path is None:
+        raise UsageError("an agent needs a socket path or a listening descriptor")
+    try:
+        return listen(settings.socket_path)
+    except OSError as error:
+        raise UsageError(f"{settings.socket_path}: {error.strerror or error}") from error
+
+
+async def _serve(settings: AgentSettings, listener: socket.socket, report: Report) -> None:
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    shared = Shared(settings.policy, report)
+    server = Server(listener, shared, exit_when_idle=not settings.shared, idle=ending.set)
+    try:
+        _tell_ready(settings.ready_fd)
+        await ending.wait()
+        await server.stop()
+    finally:
+        shared.close()
+
+
+def _tell_ready(fd: int | None) -> None:
+    """The one line that makes an agent ready."""
+    if fd is not None:
+        with contextlib.suppress(BrokenPipeError):  # whoever started us has gone; the programs may still come
+            os.write(fd, READY)
+        os.close(fd)
+
+
+def _remove(settings: AgentSettings) -> None:
+    if settings.socket_path is None:
+        return
+    settings.socket_path.unlink(missing_ok=True)
+    if not settings.shared:
+        with contextlib.suppress(OSError):  # not empty: somebody else's
+            settings.socket_path.parent.rmdir()
