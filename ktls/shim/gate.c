@@ -24,6 +24,7 @@
 /* What the end of a relayed stream means: the agent's note on R, an option that does nothing on a standing connection. */
 enum { MARK_BROKEN = 126, MARK_CLEAN = 127 };
 enum { NAME_MAX_LENGTH = 253, FILLER_MAX = 64, VERDICT_WAIT_MS = 15000 };
+enum { RELAY_BUFFER = 1 << 20 }; /* bytes; the kernel takes no more than net.core.wmem_max of it */
 
 struct __attribute__((packed)) wire_request {
     char magic[4];
@@ -274,6 +275,7 @@ static slot_t settle(int fd, slot_t slot, const struct outcome *outcome)
     case 'C':
         return move_in(fd, slot, outcome);
     case 'R':
+        real(setsockopt)(fd, SOL_SOCKET, SO_SNDBUF, &(int){RELAY_BUFFER}, sizeof(int));
         epoll_unmark(fd);
         apply_nodelay(hidden(fd), slot);
         return with_state(slot, RELAY) | outcome->flags;

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import PROGRAMS, Program, can_rekey, listens, until
+from tests.e2e.peer import OPENED
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unwanted = [item for item in marked if item.get_closest_marker(other)]
     config.hook.pytest_deselected(items=unwanted)
     items[:] = [item for item in items if item not in unwanted]
+
+
+@pytest.fixture(autouse=True)
+def close_peers() -> Iterator[None]:
+    """Close what TLS peers left open."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 @pytest.fixture

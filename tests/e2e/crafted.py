@@ -9,10 +9,18 @@ from ktls.records import ContentType, Plaintext, RecordProtection, RecordReader
 from ktls.session import RxKeys, TxKeys
 from tests.e2e.peer import TlsPeer
 
-TICKET = b"\x04" + (100).to_bytes(3) + bytes(100)  # RFC 8446 section 4.6.1, as opaque as a ticket is
 KEY_UPDATE = b"\x18\x00\x00\x01\x00"  # section 4.6.3, update_not_requested
 KEY_UPDATE_REQUESTED = b"\x18\x00\x00\x01\x01"
 CLOSE_NOTIFY = b"\x01\x00"
+
+
+def ticket(size: int) -> bytes:
+    """A NewSessionTicket (RFC 8446 section 4.6.1) whose ticket has `size` bytes."""
+    body = (7200).to_bytes(4) + bytes(4) + b"\x01\x00" + size.to_bytes(2) + bytes(size) + b"\x00\x00"
+    return b"\x04" + len(body).to_bytes(3) + body
+
+
+TICKET = ticket(100)
 
 
 class CraftedPeer:

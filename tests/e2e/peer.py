@@ -43,6 +43,10 @@ def _with(context: ssl.SSLContext, options: dict[str, object]) -> ssl.SSLContext
     return context
 
 
+OPENED: list[socket.socket] = []
+"""Closed after each test (conftest.py), for tests that do not care when."""
+
+
 @dataclass
 class TlsPeer:
     """One connection. Give it a connected socket and a context; then handshake(), transfer(), or the single steps."""
@@ -55,6 +59,7 @@ class TlsPeer:
     wire: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        OPENED.append(self.sock)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = self.context.wrap_bio(self.incoming, self.outgoing, self.server_side, self.hostname)
 
@@ -83,6 +88,15 @@ class TlsPeer:
                 self.flush()
                 return self
 
+    def _read(self, size: int) -> bytes:
+        """b"" is close_notify, an exception in ssl once we have said ours; other ends are an SSLEOFError."""
+        try:
+            data = self.tls.read(size)
+        except ssl.SSLZeroReturnError:
+            data = b""
+        self.saw_close_notify |= not data
+        return data
+
     def send(self, data: bytes) -> None:
         self.tls.write(data)
         self.flush()
@@ -91,13 +105,10 @@ class TlsPeer:
         """Some clear text; b"" at close_notify. Raises ssl.SSLEOFError when the wire ends without one."""
         while True:
             try:
-                return self.tls.read(size)
+                return self._read(size)
             except ssl.SSLWantReadError:
                 self.flush()
                 self.fill()
-            except ssl.SSLZeroReturnError:
-                self.saw_close_notify = True
-                return b""
 
     def receive_exactly(self, size: int) -> bytes:
         data = b""
@@ -110,7 +121,7 @@ class TlsPeer:
 
     def close_notify(self) -> None:
         """End our direction; what the peer still sends can be read."""
-        with contextlib.suppress(ssl.SSLWantReadError):
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
             self.tls.unwrap()
         self.flush()
 
@@ -128,7 +139,7 @@ class TlsPeer:
                     wire = self.outgoing.read()
                 if not left and not wire and not closing:
                     closing = True
-                    with contextlib.suppress(ssl.SSLWantReadError):
+                    with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
                         self.tls.unwrap()
                     wire = self.outgoing.read()
                 events = selectors.EVENT_READ * (not ended) | selectors.EVENT_WRITE * bool(wire)
@@ -150,12 +161,9 @@ class TlsPeer:
         count = 0
         while True:
             try:
-                data = self.tls.read(65536)
+                data = self._read(65536)
             except ssl.SSLWantReadError:
                 return False, count
-            except ssl.SSLZeroReturnError:
-                self.saw_close_notify = True
-                return True, count
             if not data:
                 return True, count
             digest.update(data)

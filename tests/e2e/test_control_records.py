@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.crafted import CLOSE_NOTIFY, TICKET, CraftedPeer
+from tests.e2e.crafted import CLOSE_NOTIFY, KEY_UPDATE, TICKET, CraftedPeer, ticket
 from tests.e2e.peer import client_context, server_context
 
 READERS = Path(__file__).parent / "programs" / "readers.py"
@@ -75,8 +75,7 @@ def test_a_ticket_alone_wakes_nobody_for_good(connect, how):
 @pytest.mark.parametrize("how", HOW)
 def test_a_large_ticket_is_not_seen(connect, how):
     program, peer = connect(how)
-    large = b"\x04" + (16000).to_bytes(3) + bytes(16000)
-    peer.send(peer.seal(22, large), peer.data(b"small"), peer.seal(21, CLOSE_NOTIFY))
+    peer.send(peer.seal(22, ticket(16000)), peer.data(b"small"), peer.seal(21, CLOSE_NOTIFY))
     assert result(program) == {"data": "small"}
 
 
@@ -98,6 +97,7 @@ def test_a_fatal_alert_is_econnreset_after_the_data(connect, how):
 def test_end_of_file_without_close_notify_is_econnreset(connect, how):
     program, peer = connect(how)
     peer.send(peer.data(b"cut"))
+    assert peer.receive_data(1) == b"?"
     peer.sock.shutdown(socket.SHUT_WR)
     assert result(program) == {"data": "cut", "errno": errno.ECONNRESET}
 
@@ -106,6 +106,7 @@ def test_end_of_file_without_close_notify_is_econnreset(connect, how):
 def test_a_record_cut_in_two_is_econnreset_not_a_short_stream(connect, how):
     program, peer = connect(how)
     peer.send(peer.data(b"whole"), peer.data(b"half of this")[:-7])
+    assert peer.receive_data(1) == b"?"
     peer.sock.shutdown(socket.SHUT_WR)
     assert result(program) == {"data": "whole", "errno": errno.ECONNRESET}
 
@@ -113,10 +114,10 @@ def test_a_record_cut_in_two_is_econnreset_not_a_short_stream(connect, how):
 @pytest.mark.parametrize("how", ["recv", "poll", "epoll-edge"])
 def test_a_forged_record_is_an_error_and_none_of_it_is_delivered(connect, how, engine):
     program, peer = connect(how)
-    record = bytearray(peer.data(b"forged"))
-    record[-1] ^= 1
     peer.send(peer.data(b"good"))
     assert peer.receive_data(1) == b"?"
+    record = bytearray(peer.data(b"forged"))
+    record[-1] ^= 1
     peer.send(bytes(record))
     got = result(program)
     assert got["data"] == "good"
@@ -151,10 +152,11 @@ def test_a_key_update_is_followed(connect, how, together, requested):
         peer.send(peer.seal(21, CLOSE_NOTIFY))
     assert result(program) == {"data": "old new"}
     if requested:
-        kinds = []
+        records = []
         while (opened := peer.receive()) is not None:
-            kinds.append(opened.content_type)
-        assert 22 in kinds  # our own KeyUpdate; what followed it was opened with the next keys
+            records.append((opened.content_type, opened.data))
+        # Our own KeyUpdate, and what followed it was opened with the next keys.
+        assert records == [(22, KEY_UPDATE), (23, b"!"), (21, CLOSE_NOTIFY)]
 
 
 @pytest.mark.no_rekey

@@ -6,15 +6,18 @@ import threading
 from collections.abc import Callable
 
 import pytest
+import trustme
 
 from tests.e2e.peer import TlsPeer, client_context, server_context, stream_digest
 
 SIZES = [0, 1, 16383, 16385]  # nothing, the least, and around the largest record (RFC 8446 section 5.1)
 MODES = ["blocking", "nonblocking", "asyncio"]
 TLS12 = {
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CCM": "ECDHE-ECDSA-AES128-CCM",
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
-    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
-    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
 }
 TLS13 = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_CCM_SHA256"]
 
@@ -36,6 +39,14 @@ def serve_once(context: ssl.SSLContext, total: int, family: socket.AddressFamily
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     return listener.getsockname()[1], results, thread
+
+
+@pytest.fixture(scope="session")
+def rsa_files(tmp_path_factory, ca):
+    """A certificate with an RSA key; trustme's own choice is ECDSA."""
+    leaf, folder = ca.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA), tmp_path_factory.mktemp("rsa")
+    leaf.private_key_and_cert_chain_pem.write_to_path(str(folder / "both.pem"))
+    return folder / "both.pem", folder / "both.pem"
 
 
 def finish(thread: threading.Thread) -> None:
@@ -85,8 +96,11 @@ def test_a_covered_server_exchanges_streams_with_a_foreign_client(
 
 
 @pytest.mark.parametrize(("iana", "openssl"), TLS12.items())
-def test_each_tls12_cipher_of_a_foreign_server_is_served(covered, transfer_command, tls_files, engine, iana, openssl):
-    context = server_context(tls_files.cert, tls_files.key, version="1.2", ciphers=openssl)
+def test_each_tls12_cipher_of_a_foreign_server_is_served(
+    covered, transfer_command, tls_files, rsa_files, engine, iana, openssl
+):
+    certificate, key = rsa_files if openssl.startswith("ECDHE-RSA") else (tls_files.cert, tls_files.key)
+    context = server_context(certificate, key, version="1.2", ciphers=openssl)
     port, results, thread = serve_once(context, 40000)
     program = covered(transfer_command("client", f"127.0.0.1:{port}", 40000), outbound=[port], ca=tls_files.ca)
     assert program.results()[0]["sha256"] == stream_digest(40000)

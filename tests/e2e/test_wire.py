@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.peer import stream_digest
 
 ETH_P_ALL = 3
+SO_RCVBUFFORCE = 33
 MARK = bytes(range(200, 232))  # 32 bytes of the stream that programs/transfer.py sends
 SIZE = 100_000
 
@@ -21,7 +22,7 @@ class Capture:
     def __init__(self, port: int) -> None:
         self.port, self.payloads, self.stopping = port, {"to": bytearray(), "from": bytearray()}, False
         self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 32 << 20)
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 32 << 20)
         self.sock.bind(("lo", ETH_P_ALL))
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()

@@ -2,7 +2,8 @@
 
 usage: readers.py HOW PORT|listen:PORT
 
-It sends one byte, "?", before it reads, and prints one JSON line: what it read, and the errno that ended it if one did.
+It sends "?" before it reads and "!" after it has read to the end, and prints one JSON line: what it read, and the
+errno that ended it if one did.
 """
 
 import asyncio
@@ -119,6 +120,7 @@ def asyncio_(sock):
         reader, writer = await asyncio.open_connection(sock=sock)
         while data := await reader.read(65536):
             parts.append(data)
+        writer.write(b"!")
         writer.close()
 
     try:
@@ -159,6 +161,9 @@ def main():
             data += part
     except OSError as error:
         result["errno"] = error.errno
+    else:
+        if sock.fileno() >= 0:  # asyncio has closed it, and said so itself
+            sock.sendall(b"!")
     print(json.dumps({"data": data.decode("latin-1"), **result}), flush=True)
 
 

@@ -97,6 +97,7 @@ async def with_asyncio(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
     await asyncio.gather(send(), receive())
     writer.close()
+    await writer.wait_closed()  # what is still buffered goes first
 
 
 def run_client(host: str, port: int, total: int, mode: str) -> None:
