@@ -13,6 +13,7 @@ Theory of operation
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
 from socket import (
     IPPROTO_TCP,
@@ -86,7 +87,8 @@ class Pump:
         self._inside_ended = self._outside_ended = False  # an end of file lies behind what can be read
         self._program_gone = self._program_deaf = False  # no copy of A is left; nobody reads A
         self._peer_at_end = self._peer_lost = False  # end of file came; TCP failed
-        self._cut = False  # the peer's direction broke off: the program must see that
+        self._cut = False  # the peer's direction broke off: no mark says that it ended well
+        self._broken = False  # the session is of no use: both directions are over
         self._queued = self._closed = False
         self._error: KtlsError | None = None
         self.bytes_in = self.bytes_out = 0
@@ -152,11 +154,9 @@ class Pump:
             self._out = _Way.ENDED
             shut(self._outside, SHUT_WR)
         if self._in is _Way.ENDING and not self._to_program:
-            if self._cut:
-                self._finish()
-                return
             self._in = _Way.ENDED
-            self._mark(Mark.CLEAN)
+            if not self._cut:
+                self._mark(Mark.CLEAN)
             shut(self._inside, SHUT_RDWR if self._peer_lost else SHUT_WR)
         if self._program_gone and self._out is _Way.ENDED and self._peer_at_end:
             self._finish()
@@ -164,6 +164,8 @@ class Pump:
     # --- program to peer -----------------------------------------------------------------------------------------
 
     def _move_out(self) -> bool:
+        if self._broken:
+            return self._swallow()
         if self._to_peer:
             if not self._outside_writable:
                 return False
@@ -192,6 +194,15 @@ class Pump:
         except ProtocolError as error:
             self._break(error)
         return True
+
+    def _swallow(self) -> bool:
+        """As over TCP, a program that writes before it has read of the break is told by its second write."""
+        if self._in is _Way.ENDED and self._inside_readable:
+            self._inside_readable = False
+            with suppress(BlockingIOError, ConnectionResetError):
+                if self._inside.recv_into(self._poller.scratch, CHUNK, _FLAGS):
+                    shut(self._inside, SHUT_RDWR)
+        return False
 
     def _send_to_peer(self, records: bytes | memoryview) -> None:
         if not records or self._out is _Way.ENDED:
@@ -280,9 +291,13 @@ class Pump:
 
     def _break(self, error: KtlsError) -> None:
         """The session is of no use any more. What came before stays delivered."""
-        self._error, self._cut = self._error or error, True
+        self._error = self._error or error
+        self._broken = self._cut = self._peer_at_end = True
         self._in, self._out = _Way.ENDING, _Way.ENDED
         self._to_peer = _NOTHING
+        if isinstance(error, ProtocolError):
+            self._mark(Mark.BROKEN)
+        shut(self._outside, SHUT_WR)
 
     def _lose_peer(self, error: OSError) -> None:
         """TCP has failed. After a clean end of the peer's direction the program's reads stay right; its writes fail."""
@@ -314,8 +329,6 @@ class Pump:
 
     def _finish(self) -> None:
         self._closed = True
-        if isinstance(self._error, ProtocolError):
-            self._mark(Mark.BROKEN)
         self._poller.remove(self._inside.fileno())
         self._poller.remove(self._outside.fileno())
         shut(self._outside, SHUT_RDWR)  # the program's hidden copy would keep the connection up
