@@ -55,9 +55,11 @@ class _Way(Enum):
 class Pump:
     """Relay one connection until both ends are done. Owns both sockets and closes them at the end.
 
+    To be made before the gate opens, and started after it.
+
     Args:
         connection: the handshake's connection, handshake done.
-        inside: B, filler drained.
+        inside: B; its filler must be drained when the pump starts.
         outside: R.
         poller: who tells what is ready.
         call_later: asyncio's; takes seconds and what to do then.
@@ -92,6 +94,7 @@ class Pump:
         self._queued = self._closed = False
         self._error: KtlsError | None = None
         self.bytes_in = self.bytes_out = 0
+        self._mark(Mark.NONE)  # already here: from the opening of the gate on, our death must not look like an end
 
     @property
     def held(self) -> tuple[int, int]:
@@ -99,8 +102,7 @@ class Pump:
         return len(self._to_peer), len(self._to_program)
 
     def start(self) -> None:
-        """Begin to pump. What OpenSSL already holds goes first. To be called before A can see an end of file."""
-        self._mark(Mark.NONE)
+        """Begin to pump. What OpenSSL already holds goes first."""
         self._poller.add(self._inside.fileno(), IN | END, self._on_inside)
         self._poller.add(self._outside.fileno(), IN | OUT | END, self._on_outside)
         self._open(_NOTHING)

@@ -26,7 +26,7 @@ from ktls.agent.programs import Program
 from ktls.agent.shared import Shared
 from ktls.agent.wire import Wire
 from ktls.ciphers import Role, Version
-from ktls.errors import AgentProtocolError, Denied, KernelError, KtlsError
+from ktls.errors import AgentProtocolError, Denied, HandshakeTimeout, KernelError, KtlsError
 from ktls.handshake import Handshake
 from ktls.probe import Capabilities
 from ktls.pump import Pump, close_tcp, shut
@@ -201,7 +201,8 @@ class Connection:
         capabilities = await shared.capabilities()
         self._attach(capabilities)
         parameters = tls_parameters(action, self._role, capabilities)
-        environment = await shared.environment(parameters)
+        environment, created = await shared.environment(parameters)
+        self._facts["environment"] = "created" if created else "shared"
         name = (action.peer_name or self._name) if self._role is Role.CLIENT else None
         driver = await shared.in_thread(lambda: Handshake(environment, server_name=name, peer_address=self._remote[0]))
         started = time.monotonic()
@@ -284,7 +285,6 @@ class Connection:
         self._since = time.monotonic()
         if self._choice.engine is Engine.RELAY:
             wire.release()
-            self._open(Outcome.RELAY)
             end = await self._relay()
             failure = None if end.error is None else Failure.of(end.error)
             self._report("end", failure, bytes_in=end.bytes_in, bytes_out=end.bytes_out)
@@ -301,7 +301,7 @@ class Connection:
 
     async def _relay(self) -> RelayEnd:
         ended: asyncio.Future[RelayEnd] = self._shared.loop.create_future()
-        self._pump = Pump(
+        pump = Pump(
             self._tls,
             self._gate.sock,
             self._r,
@@ -310,7 +310,9 @@ class Connection:
             strict=self._action.eof == "strict",
             finished=ended.set_result,
         )
-        self._pump.start()
+        self._open(Outcome.RELAY)
+        self._pump = pump
+        pump.start()
         return await ended
 
     async def _hold_leash(self, wire: Wire, session: "Session") -> None:
@@ -333,12 +335,17 @@ class Connection:
         with contextlib.suppress(OSError, AgentProtocolError):  # nobody is there, or it is no shim
             self._gate.open(Outcome.FAILED, error=failure.errno)
         shut(self._r, SHUT_WR)
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(DRAIN):  # anything unread would make close() a RST that eats our alert
-                while await wire.receive(CHUNK):
-                    pass
+        if failure.reason != HandshakeTimeout.reason:  # that one is to be a RST
+            await self._read_away(wire)
         shut(self._r, SHUT_RDWR)
         await self._gone.wait()
+
+    async def _read_away(self, wire: Wire) -> None:
+        """Anything unread would make close() a RST that eats our alert."""
+        with contextlib.suppress(OSError):  # TimeoutError is one
+            async with asyncio.timeout(DRAIN):
+                while await wire.receive(CHUNK):
+                    pass
 
     def _report(self, event: str, failure: Failure | None = None, **more: object) -> None:
         facts = self._facts | more | (failure.facts() if failure else {})

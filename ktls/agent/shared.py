@@ -42,14 +42,19 @@ class Shared:
         """Return what this kernel can do, probed once when the agent starts."""
         return await asyncio.shield(self._capabilities)
 
-    async def environment(self, parameters: TlsParameters) -> Environment:
+    async def environment(self, parameters: TlsParameters) -> tuple[Environment, bool]:
         """Return the environment for these parameters, made by the first connection that needs it (Fig. 3, block 315).
+
+        Returns:
+            The environment, and whether this call made it.
 
         Raises:
             KeyringError: its keyring cannot be opened. The next connection tries again.
         """
         async with self._environment_lock:
-            return await self.in_thread(lambda: self._environments.get(parameters))
+            before = self._environments.created
+            environment = await self.in_thread(lambda: self._environments.get(parameters))
+            return environment, self._environments.created > before
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do heavy work in a thread; it is waited for even when the caller is cancelled meanwhile."""
