@@ -1,0 +1,86 @@
+"""The decision: the first rule that fits, else the default."""
+
+from dataclasses import dataclass
+
+from policy.match import Subject, compare, failing, subject
+from policy.model import Action, Facts, Policy, Verdict
+from policy.problems import quote
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What policy says about a connection. It is made once and kept for as long as the connection lives.
+
+    Args:
+        verdict: tls, clear or deny.
+        action: how, when the verdict is tls.
+        rule: the name of the rule that decided; None for the default.
+        reason: one sentence for people.
+        revision: of the policy.
+    """
+
+    verdict: Verdict
+    action: Action | None
+    rule: str | None
+    reason: str
+    revision: str
+
+
+def decide(policy: Policy, facts: Facts) -> Decision:
+    """Decide about a connection.
+
+    Args:
+        policy: its rules are tried in order, and the first that fits decides.
+        facts: of the connection. One whose other end has no address any more is denied: a rule about addresses cannot
+            be tried, and what the peer sent in clear before it went could still be read.
+
+    Raises:
+        UsageError: the facts are not usable: a time without zone.
+    """
+    has = subject(facts)
+    if has.remote is None:
+        reason = "the remote address is not known, so no rule can be tried"
+        return Decision(Verdict.DENY, None, None, reason, policy.revision)
+    for rule in policy.rules:
+        if failing(rule.match, has) is None:
+            action = rule.action if rule.verdict is Verdict.TLS else None
+            reason = f"rule {quote(rule.name)} fits {_connection(has)}"
+            return Decision(rule.verdict, action, rule.name, reason, policy.revision)
+    reason = f"no rule fits {_connection(has)}; the default is {policy.default}"
+    return Decision(policy.default, None, None, reason, policy.revision)
+
+
+def explain(policy: Policy, facts: Facts) -> tuple[str, ...]:
+    """Say how a decision comes about.
+
+    Args:
+        policy: as for `decide`.
+        facts: as for `decide`.
+
+    Returns:
+        One line for each rule up to the one that decides, with each of its keys that does not fit, or all when it fits;
+        then the decision.
+
+    Raises:
+        UsageError: as `decide`.
+    """
+    has = subject(facts)
+    decision = decide(policy, facts)
+    lines = []
+    for rule in policy.rules if has.remote is not None else ():
+        compared = [compare(key, rule.match, has) for key in rule.match.keys]
+        fits = all(holds for holds, _ in compared)
+        texts = [text for holds, text in compared if fits or not holds] or ["it has no conditions"]
+        lines.append(f"rule {quote(rule.name)} {'fits' if fits else 'does not fit'}: {'; '.join(texts)}")
+        if fits:
+            break
+    return (*lines, f"{decision.verdict}: {decision.reason}")
+
+
+def _connection(has: Subject) -> str:
+    """Call a connection by what everybody knows of it, as 'outbound to db.example (192.0.2.5) port 5432'."""
+    address, port = has.facts.remote
+    if has.direction == "inbound":
+        return f"inbound from {address}" + (f" to port {has.local_port}" if has.local_port is not None else "")
+    name = has.remote_name
+    return f"outbound to {f'{quote(name)[1:-1]} ({address})' if name else address} port {port}"

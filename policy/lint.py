@@ -1,0 +1,112 @@
+"""Warnings: what a policy may say, but hardly anybody means."""
+
+from collections.abc import Iterator
+
+from policy.model import AddressRange, Glob, Match, NumberRange, Policy, Rule, TimeWindow, Verdict
+from policy.problems import Problem, quote
+
+COMPARED_MAX = 500_000  # pairs of rules: a thousand rules, in about a second
+
+
+def warnings(policy: Policy) -> tuple[str, ...]:
+    """Look for what is probably a mistake. Nothing here stops a policy from being used.
+
+    Args:
+        policy: as loaded.
+
+    Returns:
+        Lines as those of a PolicyError, in the order of the file.
+    """
+    found = [*_shadowed(policy), *_actions(policy)]
+    return tuple(problem.text(policy.file) for problem in sorted(found))
+
+
+def _label(rule: Rule) -> str:
+    return f"[rule {quote(rule.name)}]"
+
+
+def _shadowed(policy: Policy) -> Iterator[Problem]:
+    left = COMPARED_MAX
+    for number, rule in enumerate(policy.rules):
+        if number > left:
+            yield Problem(
+                rule.line, _label(rule), "", f"not looked whether it can match: {number} rules come before it"
+            )
+            return
+        left -= number
+        for earlier in policy.rules[:number]:
+            if covers(earlier.match, rule.match):
+                what = f"never matches: rule {quote(earlier.name)} comes first, and is about all that this one is about"
+                yield Problem(rule.line, _label(rule), "", what)
+                break
+
+
+def _actions(policy: Policy) -> Iterator[Problem]:
+    for rule in policy.rules:
+        action = rule.action
+        if action is None:
+            continue
+        if rule.verdict is not Verdict.TLS:
+            yield Problem(rule.line, _label(rule), "action", f"is not used: the verdict is {quote(str(rule.verdict))}")
+            continue
+        if action.keylog is not None:
+            what = f"whoever can read {quote(str(action.keylog))} can read what these connections carry"
+            yield Problem(rule.line, _label(rule), "keylog", what)
+        if action.verify == "none" and not action.peer_identities and rule.match.direction != "inbound":
+            yield Problem(rule.line, _label(rule), "verify", 'with "none" anybody can be the server')
+
+
+# --- is one match about all that another is about? -------------------------------------------------------------------
+
+
+def covers(wide: Match, narrow: Match) -> bool:
+    """Tell whether every connection that fits `narrow` fits `wide`, as far as one look at each key can tell.
+
+    Returns:
+        True is certain; False may be wrong where names, users or times are written in two ways.
+
+    >>> covers(Match(), Match("inbound"))
+    True
+    """
+    return all(key in narrow.keys and _key_covers(getattr(wide, key), getattr(narrow, key)) for key in wide.keys)
+
+
+def _key_covers(wide: object, narrow: object) -> bool:
+    if isinstance(wide, tuple) and isinstance(narrow, tuple):
+        return all(_element_covered(wide, element) for element in narrow)
+    return wide == narrow or (isinstance(wide, TimeWindow) and isinstance(narrow, TimeWindow) and _always(wide))
+
+
+def _always(window: TimeWindow) -> bool:
+    return len(window.days) == 7 and window.start == 0 and window.end == 1440
+
+
+def _element_covered(wide: tuple[object, ...], element: object) -> bool:
+    match element:
+        case Glob():
+            plain = "*" not in element.text and "?" not in element.text
+            globs = [one for one in wide if isinstance(one, Glob)]
+            return element in globs or any(
+                set(one.text) == {"*"} or (plain and one.regex.match(element.text)) for one in globs
+            )
+        case AddressRange():
+            same = [
+                (one.first, one.last)
+                for one in wide
+                if isinstance(one, AddressRange) and one.version == element.version
+            ]
+            return _spanned(same, element.first, element.last)
+        case NumberRange():
+            numbers = [(one.first, one.last) for one in wide if isinstance(one, NumberRange)]
+            return _spanned(numbers, element.first, element.last)
+    return element in wide
+
+
+def _spanned(ranges: list[tuple[int, int]], first: int, last: int) -> bool:
+    """Tell whether ranges, put side by side, hold all from first to last."""
+    for low, high in sorted(ranges):
+        if low <= first <= high:
+            first = high + 1
+        if first > last:
+            return True
+    return False
