@@ -240,7 +240,7 @@ def query(sock: socket.socket, *, sequences: bool = False) -> KernelState:
         sequences: also ask for the sequence numbers. The kernel hands out the live keys with them: they are wiped here.
 
     Raises:
-        KernelRefused, NotTcp: it does not answer.
+        KernelRefused: it does not answer.
     """
     if not is_attached(sock):
         return KernelState(attached=False)

@@ -150,7 +150,7 @@ INSTALL: Table = {  # net/tls/tls_main.c: do_tls_setsockopt_conf
 QUERY: Table = {  # net/tls/tls_main.c: do_tls_getsockopt_conf
     errno.EBUSY: NotKeyed,
     errno.ENOPROTOOPT: NotAttached,
-    errno.EOPNOTSUPP: NotTcp,
+    errno.EOPNOTSUPP: NotAttached,  # what IP says to options of a level that is not its own, when it is asked
 }
 RECEIVE: Table = {  # net/tls/tls_sw.c: tls_sw_recvmsg; tls_rx_msg_size
     errno.EBADMSG: BadRecord,
@@ -163,6 +163,8 @@ SEND: Table = {  # net/tls/tls_sw.c: tls_sw_sendmsg
     errno.EINVAL: OptionUnsupported,
     errno.EOPNOTSUPP: OptionUnsupported,
 }
+
+_NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}  # errorcode calls it ENOTSUP, which no kernel source does
 
 
 @contextmanager
@@ -185,4 +187,4 @@ def translate(what: str, table: Table, *, total: bool = True) -> Iterator[None]:
         leaf = table.get(number, KernelRefused if total else None)
         if leaf is None:
             raise
-        raise leaf(f"{what}: {errno.errorcode.get(number, number)}") from error
+        raise leaf(f"{what}: {_NAMES.get(number, number)}") from error
