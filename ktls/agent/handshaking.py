@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ktls.agent.wire import Wire
@@ -57,7 +58,7 @@ class Handshaking:
                 raise PeerClosed(f"the connection was lost during the handshake: {error.strerror}") from error
             if data:
                 self.heard = True
-                events = await self._in_thread(lambda data=data: self._driver.receive(data))  # type: ignore[misc]
+                events = await self._in_thread(partial(self._driver.receive, data))
             else:
                 events = await self._in_thread(self._driver.receive_eof)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,7 +98,7 @@ def test_a_malformed_message_closes_its_channel_and_harms_no_other(
     unix_datagram, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with Path("/dev/null").open() as file, socket.socket() as lonely:
         lonely.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        kinds = {
+        kinds: dict[str, Any] = {
             "r": pair[0],
             "b": b,
             "u": unix_datagram,
