@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.harness import PROGRAMS, Program, can_rekey, listens, until
+from tests.e2e.harness import PROGRAMS, SETTINGS, Program, as_words, can_rekey, fork_agent, listens, until
 from tests.e2e.peer import OPENED
 
 
@@ -43,34 +44,30 @@ def close_peers() -> Iterator[None]:
 
 @pytest.fixture
 def covered(tmp_path: Path, engine: str) -> Iterator[Callable[..., Program]]:
-    """Call it to start a program: covered(["curl", ...], outbound=[8443], ca=path)."""
+    """Call it to start a program: covered(["curl", ...], outbound=[8443], ca=path).
+
+    Its agent is forked from this process, where everything is imported already: in the lab that saves more than a second
+    a program. With own_agent=True `ktls run` starts it, from the same settings on its command line.
+    """
     programs: list[Program] = []
 
     def start(
         command: list[str],
         *,
-        inbound: list[int] = [],  # noqa: B006 - read only
-        outbound: list[str | int] = [],  # noqa: B006
-        cert: Path | None = None,
-        key: Path | None = None,
-        ca: Path | None = None,
-        policy: Path | None = None,
-        with_engine: str | None = None,
+        own_agent: bool = False,
         wait_port: int | None = None,
-        bare: bool = False,
-        **options: object,
+        env: dict[str, str] | None = None,
+        **settings: Any,
     ) -> Program:
         log = tmp_path / f"agent-{len(programs)}.log"
-        words = [sys.executable, "-m", "ktls", "run", "--log", str(log)]
-        for port in inbound:
-            words += ["--inbound", str(port)]
-        for target in outbound:
-            words += ["--outbound", str(target)]
-        for name, path in {"--cert": cert, "--key": key, "--ca": ca, "--policy": policy}.items():
-            words += [name, str(path)] if path else []
-        if policy is None and not bare:
-            words += ["--engine", with_engine or engine]
-        program = Program([*words, "--", *command], log).start(**options)
+        options = {name: settings.pop(name) for name in list(settings) if name in SETTINGS}
+        environment = {**os.environ, **(env or {})}
+        words = [sys.executable, "-m", "ktls", "run"]
+        if own_agent:
+            words += ["--log", str(log), *as_words(options, engine)]
+        else:
+            environment["KTLS_AGENT"] = str(fork_agent(options, engine, log))
+        program = Program([*words, "--", *command], log).start(env=environment, **settings)
         programs.append(program)
         if wait_port is not None:
             until(lambda: listens(wait_port) or program.process.poll() is not None, f"a listener on {wait_port}")

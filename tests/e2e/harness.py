@@ -8,6 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from ktls.agent.main import AgentSettings, run
+from ktls.spawn import runtime_directory, start_agent
+from policy.load import load
+from policy.secure_port import secure_port
 
 PROGRAMS = Path(__file__).parent / "programs"
 PATIENCE = 60.0 if os.environ.get("KTLS_REQUIRE_LAB") else 20.0  # seconds until a wait is given up as failed
@@ -87,3 +93,32 @@ class Program:
         for pipe in (self.process.stdout, self.process.stderr, self.process.stdin):
             if pipe:
                 pipe.close()
+
+
+SETTINGS = ("inbound", "outbound", "cert", "key", "ca", "policy")
+
+
+def as_words(options: dict[str, Any], engine: str) -> list[str]:
+    """The settings as `ktls run` takes them on its command line."""
+    words = []
+    for name, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name}", str(one)]
+    return words if "policy" in options or not options else [*words, "--engine", engine]
+
+
+def fork_agent(options: dict[str, Any], engine: str, log: Path) -> Path:
+    """Start an agent with these settings, as the launcher does it; returns the path of its socket."""
+    policy = load(options["policy"]) if "policy" in options else secure_port(
+        inbound=options.get("inbound", []),
+        outbound=[(None, port) for port in options.get("outbound", [])],
+        certificate=options.get("cert"),
+        private_key=options.get("key"),
+        trust=(str(options["ca"]),) if "ca" in options else (),
+        engine=engine,
+    )  # fmt: skip
+
+    def body(path: Path, ready: int) -> None:
+        run(AgentSettings(policy=policy, socket_path=path, log=log, ready_fd=ready))
+
+    return start_agent(body, runtime_directory({}), log)

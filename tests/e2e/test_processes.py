@@ -128,7 +128,7 @@ def children(pid: int) -> list[str]:
 
 
 def test_the_agent_ends_when_the_last_program_has_gone(connected):
-    program, peer = connected("write=x", "close")
+    program, peer = connected("write=x", "close", own_agent=True)
     environment = Path(f"/proc/{program.process.pid}/environ").read_bytes().split(b"\0")
     agent = next(entry.split(b"=", 1)[1] for entry in environment if entry.startswith(b"KTLS_AGENT="))
     peer.receive()

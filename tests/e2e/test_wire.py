@@ -1,7 +1,6 @@
 """What an observer of the wire sees, one capture for each way to ask for protection: TLS records and no clear text."""
 
 import contextlib
-import os
 import socket
 import struct
 import threading
@@ -136,7 +135,9 @@ def test_a_policy_file_puts_only_records_on_the_wire(
     port = free_port()
     policy = write_policy(POLICY.format(cert=tls_files.cert, key=tls_files.key, ca=tls_files.ca, port=port))
     options = (
-        {"policy": policy} if way == "--policy" else {"env": {**os.environ, "KTLS_POLICY": str(policy)}, "bare": True}
+        {"policy": policy, "own_agent": True}
+        if way == "--policy"
+        else {"env": {"KTLS_POLICY": str(policy)}, "own_agent": True}
     )
     seen = capture(port)
     exchange(covered, transfer_command, port, options, options)
