@@ -316,7 +316,10 @@ class Connection:
         return await ended
 
     async def _hold_leash(self, wire: Wire, session: "Session") -> None:
-        leash = Leash(wire, self._gate.sock, session, self._shared.poller, self._shared.held)
+        shared = self._shared
+        leash = Leash(
+            wire, self._gate.sock, session, shared.poller, held=shared.held, in_thread=shared.in_waiting_thread
+        )
         failure = None
         try:
             await leash.run()

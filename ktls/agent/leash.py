@@ -2,16 +2,21 @@
 
 Nothing of ours is on the data path. B reads KeyUpdate messages, and end of file (or ECONNRESET: the open byte was never
 read) when the last copy of A is closed, in whatever process that is and by whatever means.
+
+Rekeying our direction is two calls, the KeyUpdate record and the new keys. A record of the program between them would
+be sealed with the old keys and be garbage to the peer, and nothing in the kernel keeps the two together. So a message
+stays in the leash until all that it asks for is done: while SIOCOUTQ(A) is not 0, a writer waits. The record is sent
+from a thread, because tls_sw_sendmsg() waits for a program that is blocked in send(), MSG_DONTWAIT or not (tx_lock).
 """
 
 import asyncio
 import os
 import struct
 from collections.abc import Awaitable, Callable
-from socket import IPPROTO_TCP, MSG_DONTWAIT, SHUT_RDWR, SHUT_WR, TCP_INFO, socket
+from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, SHUT_RDWR, SHUT_WR, TCP_INFO, socket
 
 from ktls import kernel
-from ktls.agent.messages import LeashReader, UpdateRequest
+from ktls.agent.messages import LEASH_MESSAGE, UpdateRequest, parse_update
 from ktls.agent.wire import Wire
 from ktls.alerts import Alert, AlertDescription, AlertLevel
 from ktls.errors import KtlsError
@@ -28,6 +33,8 @@ HOLDER_WAIT = (0.1, 5.0)
 
 Held = Callable[[int], Awaitable[bool]]
 """Tells whether another process has the socket with this inode."""
+InThread = Callable[[Callable[[], None]], Awaitable[None]]
+"""Does something that may have to wait for the program."""
 
 
 class Leash:
@@ -39,12 +46,14 @@ class Leash:
         session: whose keys were installed.
         poller: the agent's.
         held: who knows about other holders.
+        in_thread: where a record is sent while the program may be sending.
     """
 
-    def __init__(self, wire: Wire, b: socket, session: Session, poller: Poller, held: Held) -> None:
-        self._wire, self._b, self._poller, self._held = wire, b, poller, held
+    def __init__(
+        self, wire: Wire, b: socket, session: Session, poller: Poller, *, held: Held, in_thread: InThread
+    ) -> None:
+        self._wire, self._b, self._poller, self._held, self._in_thread = wire, b, poller, held, in_thread
         self._tx, self._rx = session.tx, session.rx
-        self._messages = LeashReader()
         self._woken = asyncio.Event()
         self.rekeys = 0
 
@@ -69,7 +78,7 @@ class Leash:
         while True:
             self._woken.clear()
             try:
-                data = self._b.recv(4096, MSG_DONTWAIT)
+                data = self._b.recv(LEASH_MESSAGE, MSG_DONTWAIT | MSG_PEEK)
             except BlockingIOError:
                 await self._woken.wait()
                 continue
@@ -77,17 +86,31 @@ class Leash:
                 return
             if not data:
                 return
-            for request in self._messages.feed(data):
-                await self._rekey(request)
+            if len(data) < LEASH_MESSAGE:
+                await self._woken.wait()
+                continue
+            await self._rekey(parse_update(data))
+            self._b.recv(LEASH_MESSAGE, MSG_DONTWAIT)
 
     async def _rekey(self, request: UpdateRequest) -> None:
         self._rx = self._rx.updated()
         kernel.install_rx(self._wire.sock, self._rx)
         self.rekeys += 1
-        if request is not UpdateRequest.NOT_REQUESTED:
-            await self._insist(lambda: kernel.send_record(self._wire.sock, ContentType.HANDSHAKE, KEY_UPDATE))
-            self._tx = self._tx.updated()
-            kernel.install_tx(self._wire.sock, self._tx)
+        if request is UpdateRequest.NOT_REQUESTED:
+            return
+        while True:
+            await self._wire.writable()
+            try:
+                await self._in_thread(self._update_tx)
+            except BlockingIOError:
+                continue
+            else:
+                return
+
+    def _update_tx(self) -> None:
+        kernel.send_record(self._wire.sock, ContentType.HANDSHAKE, KEY_UPDATE)
+        self._tx = self._tx.updated()
+        kernel.install_tx(self._wire.sock, self._tx)
 
     async def _insist(self, send: Callable[[], object]) -> None:
         """Send, waiting for room behind the program's own data."""

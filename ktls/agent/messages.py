@@ -231,27 +231,15 @@ class UpdateRequest(IntEnum):
     UNKNOWN = 2
 
 
-class LeashReader:
-    """Turns the bytes read from an open leash into KeyUpdate messages."""
+def parse_update(data: bytes) -> UpdateRequest:
+    """Read one message of the leash: a KeyUpdate has been taken from the socket.
 
-    __slots__ = ("_rest",)
+    Args:
+        data: LEASH_MESSAGE bytes.
 
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[UpdateRequest]:
-        """Take bytes in pieces of any size, return the messages that are now whole.
-
-        Raises:
-            AgentProtocolError: the leash carries something else; it is of no use any more.
-        """
-        data = self._rest + data
-        whole = len(data) - len(data) % LEASH_MESSAGE
-        self._rest = data[whole:]
-        return [self._message(data[at : at + LEASH_MESSAGE]) for at in range(0, whole, LEASH_MESSAGE)]
-
-    @staticmethod
-    def _message(data: bytes) -> UpdateRequest:
-        if data[:1] != b"U" or data[1] not in tuple(UpdateRequest) or data[2:] != b"\0\0":
-            raise AgentProtocolError(f"leash message {data!r}")
-        return UpdateRequest(data[1])
+    Raises:
+        AgentProtocolError: the leash carries something else; it is of no use any more.
+    """
+    if len(data) != LEASH_MESSAGE or data[:1] != b"U" or data[1] not in tuple(UpdateRequest) or data[2:] != b"\0\0":
+        raise AgentProtocolError(f"leash message {data[:LEASH_MESSAGE]!r}")
+    return UpdateRequest(data[1])

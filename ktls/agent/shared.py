@@ -14,6 +14,8 @@ from ktls.probe import Capabilities, probe
 from policy.model import Policy
 
 T = TypeVar("T")
+WAITING_THREADS = 8
+"""Rekeys at once that programs may hold up before others wait."""
 
 
 class Shared:
@@ -32,6 +34,8 @@ class Shared:
         # OpenSSL lets go of the interpreter lock, so as many handshakes proceed as there are processors.
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="handshake")
         self._scanner = ThreadPoolExecutor(1, thread_name_prefix="holders")
+        # These may have to wait for programs, so they are not the threads of others' handshakes.
+        self._waiting = ThreadPoolExecutor(WAITING_THREADS, thread_name_prefix="rekey")
         self._environments = EnvironmentCache()
         self._environment_lock = asyncio.Lock()
         self._capabilities = self.loop.run_in_executor(self.pool, probe)
@@ -60,6 +64,10 @@ class Shared:
         """Do heavy work in a thread; it is waited for even when the caller is cancelled meanwhile."""
         return await asyncio.shield(self.loop.run_in_executor(self.pool, work))
 
+    async def in_waiting_thread(self, work: Callable[[], T]) -> T:
+        """Do what may have to wait for a program."""
+        return await asyncio.shield(self.loop.run_in_executor(self._waiting, work))
+
     async def held(self, inode: int) -> bool:
         """Tell whether another process has the socket with this inode. One look at /proc answers all who wait."""
         answer = self._asked.setdefault(inode, self.loop.create_future())
@@ -80,4 +88,5 @@ class Shared:
         self.poller.close()
         self.pool.shutdown(wait=True)
         self._scanner.shutdown(wait=True)
+        self._waiting.shutdown(wait=False)  # a program may hold one up for as long as it likes
         self.report.close()

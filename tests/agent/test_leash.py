@@ -1,7 +1,10 @@
 """The leash without a kernel that has kTLS: what is done and in which order (the lab runs the real thing)."""
 
 import asyncio
+import fcntl
 import socket
+import sys
+import termios
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -75,6 +78,10 @@ async def nobody(_: int) -> bool:
     return False
 
 
+async def in_thread(work: Callable[[], None]) -> None:
+    await asyncio.get_running_loop().run_in_executor(None, work)
+
+
 async def held(
     during: Callable[[socket.socket, socket.socket], Awaitable[None]], others: Callable[[int], Awaitable[bool]] = nobody
 ) -> socket.socket:
@@ -85,7 +92,7 @@ async def held(
     a, b = socket.socketpair()
     poller = Poller(asyncio.get_running_loop())
     wire = Wire(client, poller)
-    leash = asyncio.create_task(Leash(wire, b, SESSION, poller, others).run())
+    leash = asyncio.create_task(Leash(wire, b, SESSION, poller, held=others, in_thread=in_thread).run())
     try:
         await during(a, server)
         async with asyncio.timeout(20):
@@ -173,6 +180,34 @@ async def test_a_key_update_installs_the_next_keys_and_answers_under_the_old_one
     kernel.full = 1
     await held(program)
     assert kernel.calls[:-2] == [("rx", rx.secret), *answer, ("rx", rx.updated().secret)]
+
+
+async def test_the_request_stays_in_the_leash_until_the_new_keys_are_in(kernel: Kernel, monkeypatch: Any) -> None:
+    """A writer in the program waits while SIOCOUTQ(A) is not 0."""
+    seen: list[bool] = []
+
+    async def program(a: socket.socket, peer: socket.socket) -> None:
+        install = kernel.install_tx
+
+        def look_and_install(sock: socket.socket, keys: TxKeys) -> None:
+            seen.append(unread(a) > 0)
+            install(sock, keys)
+
+        monkeypatch.setattr(kernel, "install_tx", look_and_install)
+        a.sendall(b"U\1\0\0")
+        async with asyncio.timeout(20):
+            while unread(a):
+                await asyncio.sleep(0.001)
+        assert kernel.calls[-1][0] == "tx"
+        a.close()
+        await closed_by_peer(peer)
+
+    await held(program)
+    assert seen == [True]
+
+
+def unread(a: socket.socket) -> int:
+    return int.from_bytes(fcntl.ioctl(a, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 async def test_another_message_on_the_leash_shuts_the_connection_down(kernel: Kernel) -> None:
