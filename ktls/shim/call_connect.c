@@ -97,8 +97,7 @@ static int accepted(int fd)
         errno = saved;
         return fd;
     }
-    struct request request = {
-        .kind = REQUEST_ACCEPT, .address = (struct sockaddr *)&peer, .address_length = length};
+    struct request request = {.kind = REQUEST_ACCEPT, .address = (struct sockaddr *)&peer, .address_length = length};
     int refused = gate_raise(fd, &request);
     if (refused) {
         real(close)(fd);

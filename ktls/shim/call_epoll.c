@@ -187,7 +187,8 @@ EXPORT int epoll_pwait(int set, struct epoll_event *events, int maximum, int tim
     return wait_with(set, events, maximum, timeout, mask);
 }
 
-EXPORT int epoll_pwait2(int set, struct epoll_event *events, int maximum, const struct timespec *timeout, const sigset_t *mask)
+EXPORT int epoll_pwait2(int set, struct epoll_event *events, int maximum, const struct timespec *timeout,
+                        const sigset_t *mask)
 {
     for (;;) {
         int count = real(epoll_pwait2)(set, events, maximum, timeout, mask);

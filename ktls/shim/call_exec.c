@@ -8,7 +8,13 @@
 
 extern char **environ;
 
-enum { VARIABLES = 3, VARIABLE_MAX = PATH_MAX + 32, ENTRIES_MAX = 4096, ARGUMENTS_MAX = 4096, PRELOAD_MAX = 2 * PATH_MAX };
+enum {
+    VARIABLES = 3,
+    VARIABLE_MAX = PATH_MAX + 32,
+    ENTRIES_MAX = 4096,
+    ARGUMENTS_MAX = 4096,
+    PRELOAD_MAX = 2 * PATH_MAX
+};
 
 /* Copies from our own start: programs overwrite what getenv() gave (process titles). */
 static char kept[VARIABLES][VARIABLE_MAX];
@@ -172,7 +178,8 @@ EXPORT int execle(const char *path, const char *first, ...)
 }
 
 EXPORT int posix_spawn(pid_t *restrict pid, const char *restrict path, const posix_spawn_file_actions_t *actions,
-                       const posix_spawnattr_t *restrict attributes, char *const argv[restrict], char *const envp[restrict])
+                       const posix_spawnattr_t *restrict attributes, char *const argv[restrict],
+                       char *const envp[restrict])
 {
     struct environment made;
     char *const *used = covered(envp, &made);
@@ -180,7 +187,8 @@ EXPORT int posix_spawn(pid_t *restrict pid, const char *restrict path, const pos
 }
 
 EXPORT int posix_spawnp(pid_t *restrict pid, const char *restrict file, const posix_spawn_file_actions_t *actions,
-                        const posix_spawnattr_t *restrict attributes, char *const argv[restrict], char *const envp[restrict])
+                        const posix_spawnattr_t *restrict attributes, char *const argv[restrict],
+                        char *const envp[restrict])
 {
     struct environment made;
     char *const *used = covered(envp, &made);

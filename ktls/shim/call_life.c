@@ -50,10 +50,7 @@ EXPORT int close_range(unsigned first, unsigned last, int flags)
     return result;
 }
 
-EXPORT void closefrom(int first)
-{
-    close_range(first < 0 ? 0 : (unsigned)first, ~0u, 0);
-}
+EXPORT void closefrom(int first) { close_range(first < 0 ? 0 : (unsigned)first, ~0u, 0); }
 
 /* `copy` was just made from fd: give it a twin of its own. On failure the copy is closed again: better no copy than one
  * whose connection we would end too early. */
@@ -105,7 +102,8 @@ EXPORT int dup3(int fd, int to, int flags) { return dup_onto(fd, to, flags); }
 static int control(int fd, int command, void *argument, bool large)
 {
     slot_t slot = slot_of(fd);
-    if (unlikely(is_tls(slot)) && (command == F_SETFL || command == F_SETFD || command == F_DUPFD || command == F_DUPFD_CLOEXEC))
+    if (unlikely(is_tls(slot)) &&
+        (command == F_SETFL || command == F_SETFD || command == F_DUPFD || command == F_DUPFD_CLOEXEC))
         slot = gate_poll(fd);
     int result = large ? real(fcntl64)(fd, command, argument) : real(fcntl)(fd, command, argument);
     if (result < 0)
@@ -141,7 +139,8 @@ EXPORT int shutdown(int fd, int how)
     slot_t slot = slot_of(fd);
     if (likely(!is_tls(slot)))
         return real(shutdown)(fd, how);
-    slot = gate_wait(fd, true, 0); /* what was promised before must not overtake the handshake; its deadline bounds this */
+    slot =
+        gate_wait(fd, true, 0); /* what was promised before must not overtake the handshake; its deadline bounds this */
     if (slot_state(slot) == FAILED || slot_state(slot) == GATED) {
         errno = ENOTCONN;
         return -1;

@@ -131,8 +131,8 @@ EXPORT struct hostent *gethostbyname2(const char *name, int family)
     return host;
 }
 
-EXPORT int gethostbyname_r(const char *restrict name, struct hostent *restrict host, char *restrict buffer, size_t length,
-                           struct hostent **restrict result, int *restrict error)
+EXPORT int gethostbyname_r(const char *restrict name, struct hostent *restrict host, char *restrict buffer,
+                           size_t length, struct hostent **restrict result, int *restrict error)
 {
     int status = real(gethostbyname_r)(name, host, buffer, length, result, error);
     if (status == 0)

@@ -192,7 +192,8 @@ static int select_correct(int count, const struct sets *asked, struct sets *got,
 }
 
 /* pselect on the copies; the caller gets them only when there is something to say. */
-static int select_with(int count, fd_set *r, fd_set *w, fd_set *e, const struct sets *asked, int timeout, const sigset_t *mask)
+static int select_with(int count, fd_set *r, fd_set *w, fd_set *e, const struct sets *asked, int timeout,
+                       const sigset_t *mask)
 {
     int64_t deadline = timeout < 0 ? -1 : now_ms() + timeout;
     for (;;) {
@@ -214,7 +215,8 @@ static int select_with(int count, fd_set *r, fd_set *w, fd_set *e, const struct 
     }
 }
 
-EXPORT int select(int count, fd_set *restrict r, fd_set *restrict w, fd_set *restrict e, struct timeval *restrict timeout)
+EXPORT int select(int count, fd_set *restrict r, fd_set *restrict w, fd_set *restrict e,
+                  struct timeval *restrict timeout)
 {
     struct sets asked;
     if (count < 0 || count > SELECT_MAX)
@@ -243,7 +245,8 @@ EXPORT int pselect(int count, fd_set *restrict r, fd_set *restrict w, fd_set *re
 extern void __chk_fail(void) __attribute__((noreturn));
 EXPORT int __poll(struct pollfd *fds, nfds_t count, int timeout);
 EXPORT int __poll_chk(struct pollfd *fds, nfds_t count, int timeout, size_t size);
-EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask, size_t size);
+EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask,
+                       size_t size);
 EXPORT int __select(int count, fd_set *r, fd_set *w, fd_set *e, struct timeval *timeout);
 
 EXPORT int __poll(struct pollfd *fds, nfds_t count, int timeout) { return poll(fds, count, timeout); }
@@ -255,7 +258,8 @@ EXPORT int __poll_chk(struct pollfd *fds, nfds_t count, int timeout, size_t size
     return poll(fds, count, timeout);
 }
 
-EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask, size_t size)
+EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask,
+                       size_t size)
 {
     if (count > size / sizeof *fds)
         __chk_fail();

@@ -5,7 +5,10 @@
 
 #include "real.h"
 
-static ssize_t stream_read(void *cookie, char *buffer, size_t size) { return read((int)(intptr_t)cookie, buffer, size); }
+static ssize_t stream_read(void *cookie, char *buffer, size_t size)
+{
+    return read((int)(intptr_t)cookie, buffer, size);
+}
 
 /* fopencookie wants 0 for an error; a short count would be taken for one. */
 static ssize_t stream_write(void *cookie, const char *buffer, size_t size)

@@ -32,7 +32,7 @@ static bool may_write(int fd, int flags, slot_t *slot)
         errno = EPIPE;
         return false;
     }
-    return true;
+    return !(slot_state(*slot) == KERNEL && (*slot & REKEYING)) || record_rekeyed(fd);
 }
 
 static int flags_for(slot_t slot, int flags)

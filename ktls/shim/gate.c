@@ -59,8 +59,11 @@ static uint32_t fill(int a)
 
 static bool ask(int fd, int b, uint32_t filler, const struct request *request)
 {
-    struct wire_request wire = {
-        .magic = {'K', 'T', 'L', 'S'}, .version = 1, .kind = (uint8_t)request->kind, .flags = (uint16_t)request->flags, .filler = filler};
+    struct wire_request wire = {.magic = {'K', 'T', 'L', 'S'},
+                                .version = 1,
+                                .kind = (uint8_t)request->kind,
+                                .flags = (uint16_t)request->flags,
+                                .filler = filler};
     if (request->address && request->address_length <= sizeof wire.address) {
         wire.address_length = (uint16_t)request->address_length;
         memcpy(wire.address, request->address, request->address_length);

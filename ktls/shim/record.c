@@ -6,6 +6,7 @@
  * edge-triggered poller gets no second event.
  */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <linux/tls.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -17,10 +18,10 @@
 #define SOL_TLS 282
 #endif
 
-enum { ALERT = 21, HANDSHAKE = 22, DATA = 23 };                 /* RFC 8446 section 5.1 */
-enum { CLOSE_NOTIFY = 0, USER_CANCELED = 90, WARNING = 1 };     /* RFC 8446 section 6 */
+enum { ALERT = 21, HANDSHAKE = 22, DATA = 23 };                      /* RFC 8446 section 5.1 */
+enum { CLOSE_NOTIFY = 0, USER_CANCELED = 90, WARNING = 1 };          /* RFC 8446 section 6 */
 enum { HELLO_REQUEST = 0, NEW_SESSION_TICKET = 4, KEY_UPDATE = 24 }; /* RFC 8446 section 4, RFC 5246 section 7.4 */
-enum { REKEY_WAIT_MS = 10000, CONTROL_MAX_ROUNDS = 4096 };
+enum { REKEY_WAIT_MS = 10000, CONTROL_MAX_ROUNDS = 20000 /* a record may come a byte at a time */ };
 
 struct taken {
     int type;
@@ -82,6 +83,7 @@ static void end_of_file(int fd)
 static void tell_key_update(int fd, unsigned char request)
 {
     const unsigned char message[4] = {'U', request, 0, 0};
+    slot_flag(fd, REKEYING);
     real(send)(hidden(fd), message, sizeof message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
@@ -162,6 +164,30 @@ static ssize_t take_for_peek(const struct reading *reading, bool *is_data)
     return next;
 }
 
+static void pause_ms(long count)
+{
+    const struct timespec moment = {.tv_sec = count / 1000, .tv_nsec = count % 1000 * 1000000};
+    nanosleep(&moment, NULL);
+}
+
+/* A KeyUpdate of ours is one record, then new keys; a record of the program between them would be garbage to the peer.
+ * The agent leaves our message in the leash until both are done. */
+bool record_rekeyed(int fd)
+{
+    int saved = errno;
+    for (int waited = 0; waited < REKEY_WAIT_MS; waited++) {
+        int unread = 0;
+        if (real(ioctl)(hidden(fd), SIOCOUTQ, &unread) != 0 || unread == 0) {
+            slot_unflag(fd, REKEYING);
+            errno = saved;
+            return true;
+        }
+        pause_ms(1);
+    }
+    errno = EPROTO;
+    return false;
+}
+
 static int is_broken(int error) { return error == EBADMSG || error == EMSGSIZE || error == EINVAL; }
 
 /* New keys are on their way from the agent (RFC 8446 section 4.6.3). A non-blocking reader is woken when they are in. */
@@ -175,8 +201,7 @@ static bool wait_for_keys(const struct reading *reading, int *waited)
         final_error(reading->fd, EPROTO);
         return false;
     }
-    const struct timespec moment = {.tv_nsec = 1000000};
-    nanosleep(&moment, NULL);
+    pause_ms(1);
     (*waited)++;
     return true;
 }
@@ -244,7 +269,8 @@ ssize_t record_finish(const struct reading *reading, ssize_t got)
                 return -1;
         } else if (errno == EIO) {
             bool is_data;
-            ssize_t next = reading->flags & MSG_PEEK ? take_for_peek(reading, &is_data) : take_control(reading, &is_data);
+            ssize_t next =
+                reading->flags & MSG_PEEK ? take_for_peek(reading, &is_data) : take_control(reading, &is_data);
             if (is_data || next == 0)
                 return next;
             if (next < 0 && errno != EAGAIN && errno != EIO && errno != EKEYEXPIRED)

@@ -47,6 +47,7 @@ typedef uint32_t slot_t;
 #define SHUT_READ 0x00000400u     /* the program does not want to read: end of file proves nothing */
 #define NODELAY_KNOWN 0x00000800u /* the program set TCP_NODELAY while gated ... */
 #define NODELAY_ON 0x00001000u    /* ... to this */
+#define REKEYING 0x00002000u      /* the agent is changing our keys: writers wait until the leash is empty */
 #define ERRNO_SHIFT 16            /* the upper half: an errno that is final for reads */
 #define FLAGS_MASK 0x0000fff0u
 
@@ -58,18 +59,19 @@ static inline slot_t with_errno(slot_t slot, int error) { return (slot & 0xffffu
 
 enum { SLOT_COUNT = 65536 }; /* descriptors above this are refused TLS, never left in clear */
 
-extern int shim_base;       /* program descriptors are below; fd + base is hidden; 2 * base is the channel */
-slot_t slot_of(int fd);     /* the descriptor's slot, asking the kernel when it is UNKNOWN */
+extern int shim_base;   /* program descriptors are below; fd + base is hidden; 2 * base is the channel */
+slot_t slot_of(int fd); /* the descriptor's slot, asking the kernel when it is UNKNOWN */
 void slot_set(int fd, slot_t slot);
-void slot_flag(int fd, slot_t flags);                  /* sets flags */
-bool slot_swap(int fd, slot_t expected, slot_t slot);  /* compare and exchange; false also in a vfork child */
-bool slots_are_ours(void);                             /* false in a vfork child, which shares its parent's memory */
+void slot_flag(int fd, slot_t flags);                 /* sets flags */
+void slot_unflag(int fd, slot_t flags);               /* takes them back */
+bool slot_swap(int fd, slot_t expected, slot_t slot); /* compare and exchange; false also in a vfork child */
+bool slots_are_ours(void);                            /* false in a vfork child, which shares its parent's memory */
 void slots_after_fork(void);
 static inline int hidden(int fd) { return fd + shim_base; }
 static inline bool is_hidden(int fd) { return shim_base > 0 && fd >= shim_base && fd <= 2 * shim_base + 15; }
-int hide(int fd, int at, bool cloexec);                /* copies fd to exactly `at`; -1 with EMFILE when it is taken */
+int hide(int fd, int at, bool cloexec); /* copies fd to exactly `at`; -1 with EMFILE when it is taken */
 bool has_cloexec(int fd);
-void forget(int fd);                                   /* after the descriptor is closed: closes its hidden twin */
+void forget(int fd); /* after the descriptor is closed: closes its hidden twin */
 
 /* --- the gate (gate.c) and the channel (channel.c) ------------------------------------------------------------------ */
 
@@ -101,8 +103,8 @@ struct outcome {
     slot_t flags; /* STRICT_EOF, CONFIRM_IN, CAN_REKEY */
 };
 struct outcome gate_outcome(int a);
-int gate_relay_end(int r);                    /* what end of file on a relayed connection is: 0, or an errno */
-slot_t gate_marks(int a);                     /* SEEN_EOF and a final errno, as any holder of the leash noted them */
+int gate_relay_end(int r); /* what end of file on a relayed connection is: 0, or an errno */
+slot_t gate_marks(int a);  /* SEEN_EOF and a final errno, as any holder of the leash noted them */
 void gate_mark(int a, const char *kind, int error); /* notes "eof" or "err" for all holders */
 
 bool channel_send(const void *message, size_t length, const int descriptors[2]);
@@ -120,17 +122,19 @@ struct reading {
  * on, and the read is done again. Returns what the program gets, errno set with -1. */
 ssize_t record_finish(const struct reading *reading, ssize_t got);
 ssize_t record_read(const struct reading *reading); /* the whole read, real call included */
-int record_clear(int fd);       /* control record at the head (splice's EINVAL): 1 gone, 0 end of file, -1 error, 2 none there */
-ssize_t record_at_end(int fd);  /* what a read that got 0 means: 0, or -1 for a truncated stream */
-ssize_t record_pending(int fd);                     /* bytes of clear text that can be read now */
-bool record_ready(int fd);                          /* false: poll says readable, but no whole record is there */
-void record_close_notify(int fd);                   /* sends it, flushing what MSG_MORE held back */
+int record_clear(
+    int fd); /* control record at the head (splice's EINVAL): 1 gone, 0 end of file, -1 error, 2 none there */
+ssize_t record_at_end(int fd);    /* what a read that got 0 means: 0, or -1 for a truncated stream */
+ssize_t record_pending(int fd);   /* bytes of clear text that can be read now */
+bool record_ready(int fd);        /* false: poll says readable, but no whole record is there */
+bool record_rekeyed(int fd);      /* waits until the agent has changed the keys; false: it does not */
+void record_close_notify(int fd); /* sends it, flushing what MSG_MORE held back */
 
 /* --- epoll and poll (call_epoll.c, call_poll.c) ------------------------------------------------------------------------ */
 
-void epoll_leave(int fd);                        /* takes fd's file out of every epoll set it is known to be in */
-void epoll_enter(int fd, bool marked);           /* puts fd (now another file) back; marked: its events come through us */
-void epoll_unmark(int fd);                       /* the gate stays for good: events carry the program's data again */
+void epoll_leave(int fd);              /* takes fd's file out of every epoll set it is known to be in */
+void epoll_enter(int fd, bool marked); /* puts fd (now another file) back; marked: its events come through us */
+void epoll_unmark(int fd);             /* the gate stays for good: events carry the program's data again */
 
 /* --- names, environment (call_names.c, call_exec.c) ------------------------------------------------------------------- */
 

@@ -101,6 +101,12 @@ void slot_flag(int fd, slot_t flags)
         atomic_fetch_or_explicit(&slots[fd], flags, memory_order_acq_rel);
 }
 
+void slot_unflag(int fd, slot_t flags)
+{
+    if (in_range(fd) && slots_are_ours())
+        atomic_fetch_and_explicit(&slots[fd], ~flags, memory_order_acq_rel);
+}
+
 bool slot_swap(int fd, slot_t expected, slot_t slot)
 {
     return in_range(fd) && slots_are_ours() && atomic_compare_exchange_strong(&slots[fd], &expected, slot);

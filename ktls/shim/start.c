@@ -25,9 +25,9 @@ const char *shim_getenv(const char *name)
 static void resolve(void)
 {
     /* A symbol missing from this libc stays NULL: no program linked with it can call it either. */
-#define RESOLVE(name)                                  \
-    {                                                  \
-        void *symbol = dlsym(RTLD_NEXT, #name);        \
+#define RESOLVE(name)                                     \
+    {                                                     \
+        void *symbol = dlsym(RTLD_NEXT, #name);           \
         memcpy(&real_calls.name, &symbol, sizeof symbol); \
     }
     REAL_CALLS(RESOLVE)
