@@ -36,6 +36,7 @@ $(SHIM): $(wildcard ktls/shim/*.c ktls/shim/*.h) ktls/shim/Makefile
 
 setup-lab: setup
 	@tools/packages lab
+	@tools/lab setup
 
 # --- see it ----------------------------------------------------------------------------------------------------------
 

@@ -46,8 +46,8 @@ def close_peers() -> Iterator[None]:
 def covered(tmp_path: Path, engine: str) -> Iterator[Callable[..., Program]]:
     """Call it to start a program: covered(["curl", ...], outbound=[8443], ca=path).
 
-    Its agent is forked from this process, where everything is imported already: in the lab that saves more than a second
-    a program. With own_agent=True `ktls run` starts it, from the same settings on its command line.
+    Its agent is forked from this process, where everything is imported already: in the lab that saves more than a
+    second a program. With own_agent=True `ktls run` starts it, from the same settings on its command line.
     """
     programs: list[Program] = []
 

@@ -257,9 +257,7 @@ action = {{ keyring = "k", engine = "{{engine}}", client_auth = "required" }}
     outcome(program, errno.EKEYREJECTED)
 
 
-def test_clear_text_from_a_client_is_eproto_and_never_reaches_the_program(
-    covered, transfer_command, tls_files, free_port
-):
+def test_clear_text_from_a_client_is_eproto_and_never_reaches_the_program(serve):
     """Fig. 8B block 866: non-SSL data before the handshake is done fails it."""
     program, port = serve()
     with socket.create_connection(("127.0.0.1", port)) as sock:

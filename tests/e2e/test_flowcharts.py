@@ -129,6 +129,7 @@ def test_fig3_blocks325_330_340_a_failed_handshake_closes_the_connection(client,
     assert (steps["connect"]["errno"], steps["write"]["errno"]) == (errno.EPROTO, errno.EPROTO)
 
 
+@pytest.mark.qemu
 def test_fig3_block310_a_nonblocking_connect_is_posted_complete_by_writability(client, listener, tls_files):
     program = client(listener, "connect-nonblocking=PORT", "wait-writable", "so-error", "peer", "write=x")
     assert tls_server(listener, tls_files).handshake().receive_exactly(1) == b"x"
@@ -199,6 +200,7 @@ def test_fig8a_block805_no_a_send_without_ssl_goes_as_it_is(server):
     Steps(program)
 
 
+@pytest.mark.qemu
 def test_fig8a_blocks825_835_840_845_a_send_made_before_the_handshake_waits_and_then_goes(server, tls_files):
     program, port = server("accept", "write=220 ready", "write= and more")
     peer = tls_client(port, tls_files)

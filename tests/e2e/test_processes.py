@@ -37,6 +37,7 @@ def connected(covered, tls_files, free_port):
         sock.close()
 
 
+@pytest.mark.qemu
 def test_close_ends_with_close_notify(connected):
     _, peer = connected("write=bye", "close")
     assert peer.receive_exactly(3) == b"bye"
@@ -59,6 +60,7 @@ def test_a_killed_program_ends_with_close_notify(connected):
     assert peer.saw_close_notify
 
 
+@pytest.mark.qemu
 def test_shutdown_sends_close_notify_and_the_other_direction_goes_on(connected):
     program, peer = connected("write=mine", "shutdown", "read-all")
     assert peer.receive_exactly(4) == b"mine"
