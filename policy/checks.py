@@ -90,7 +90,7 @@ class Node:
                 child.problem(error.message)
         for key in required:
             if key not in given:
-                self.problem(f"{key} is missing")
+                self.problem("is missing", key)
         return values
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from ktls.errors import PolicyError
 from policy.problems import quote
 
+PATH_MAX = 4096  # include/uapi/linux/limits.h
 FILE_MAX = 16 << 20  # bytes; the CRLs of large authorities have a few million
 
 
@@ -21,12 +22,13 @@ def readable(path: Path, *, directory: bool = False) -> None:
     Raises:
         PolicyError: it is not there, not a file, empty, too large, or not for us.
     """
+    shown = quote(str(path), PATH_MAX)
     try:
         # Not blocking: opening a FIFO would wait for its writer.
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         why = "its symbolic links form a loop" if error.errno == errno.ELOOP else error.strerror
-        raise PolicyError(f"cannot read {quote(str(path))}: {why}") from error
+        raise PolicyError(f"cannot read {shown}: {why}") from error
     try:
         found = os.fstat(opened)
     finally:
@@ -34,6 +36,6 @@ def readable(path: Path, *, directory: bool = False) -> None:
     if stat.S_ISDIR(found.st_mode) and directory:
         return
     if not stat.S_ISREG(found.st_mode):
-        raise PolicyError(f"{quote(str(path))} is not a file{' or directory' if directory else ''}")
+        raise PolicyError(f"{shown} is not a file{' or directory' if directory else ''}")
     if not 0 < found.st_size <= FILE_MAX:
-        raise PolicyError(f"{quote(str(path))} has {found.st_size} bytes: 1 to {FILE_MAX} are permitted")
+        raise PolicyError(f"{shown} has {found.st_size} bytes: 1 to {FILE_MAX} are permitted")

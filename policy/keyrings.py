@@ -93,7 +93,7 @@ def _read_sni(node: Node, checks: Mapping[str, Check]) -> tuple[SniEntry, ...]:
         entry = SniEntry(**values)  # type: ignore[arg-type]  # the table of checks has the fields' types
         for name in entry.names:
             if name in taken:
-                child.problem(f"{quote(name)} has a certificate already, and the first one would be used", "names")
+                child.problem(f"{quote(name)} has a certificate already, and the first would be used", "names")
             taken.add(name)
         entries.append(entry)
     return tuple(entries)

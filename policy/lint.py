@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 
-from policy.model import AddressRange, Glob, Match, NumberRange, Policy, Rule, TimeWindow, Verdict
+from policy.model import Action, AddressRange, Glob, Match, NumberRange, Policy, Rule, TimeWindow, Verdict
 from policy.problems import Problem, quote
 
+_DEFAULTS = Action()
 COMPARED_MAX = 500_000  # pairs of rules: a thousand rules, in about a second
+
+NO_EFFECT_YET = ("on_change", "secondary", "rekey", "already_tls")
+"""Keys that are checked, and that nothing acts on so far: any value but the default promises too much."""
 
 
 def warnings(policy: Policy) -> tuple[str, ...]:
@@ -29,9 +33,7 @@ def _shadowed(policy: Policy) -> Iterator[Problem]:
     left = COMPARED_MAX
     for number, rule in enumerate(policy.rules):
         if number > left:
-            yield Problem(
-                rule.line, _label(rule), "", f"not looked whether it can match: {number} rules come before it"
-            )
+            yield Problem(rule.line, _label(rule), "", f"not compared with the {number} rules before it: too many")
             return
         left -= number
         for earlier in policy.rules[:number]:
@@ -49,6 +51,12 @@ def _actions(policy: Policy) -> Iterator[Problem]:
         if rule.verdict is not Verdict.TLS:
             yield Problem(rule.line, _label(rule), "action", f"is not used: the verdict is {quote(str(rule.verdict))}")
             continue
+        for key in NO_EFFECT_YET:
+            if getattr(action, key) != getattr(_DEFAULTS, key):
+                yield Problem(rule.line, _label(rule), key, "is understood, but has no effect yet")
+        if action.client_auth == "map":
+            what = '"map" is "required" for now: nothing maps the certificate to a user yet'
+            yield Problem(rule.line, _label(rule), "client_auth", what)
         if action.keylog is not None:
             what = f"whoever can read {quote(str(action.keylog))} can read what these connections carry"
             yield Problem(rule.line, _label(rule), "keylog", what)

@@ -14,8 +14,8 @@ PROBLEMS_MAX = 1000  # lines of one message; a file that is not a policy at all 
 QUOTED_MAX = 60  # characters of a wrong value shown in a message
 
 
-def quote(value: object) -> str:
-    r"""Show a wrong value as it could stand in the file, on one line and not at full length.
+def quote(value: object, most: int = QUOTED_MAX) -> str:
+    r"""Show a wrong value as it could stand in the file, on one line and of a text not more than `most` characters.
 
     >>> print(quote("a\nb"), quote(True), quote(["x"]))
     "a\nb" true a list
@@ -24,7 +24,7 @@ def quote(value: object) -> str:
         case bool():
             return str(value).lower()
         case str():
-            text = value if len(value) <= QUOTED_MAX else value[: QUOTED_MAX - 3] + "..."
+            text = value if len(value) <= most else value[: most - 3] + "..."
             shown = (char if char.isprintable() and char not in '"\\' else _escape(char) for char in text)
             return f'"{"".join(shown)}"'
         case dict():

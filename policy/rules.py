@@ -7,7 +7,7 @@ from pathlib import Path
 from ktls.errors import PolicyError
 from policy import values
 from policy.actions import ReadAction, read_action
-from policy.checks import Check, Node, choice, each, integer, name, of_text, similar, text
+from policy.checks import NAME_MAX, Check, Node, choice, each, integer, name, of_text, similar, text
 from policy.model import Direction, Keyring, Match, Rule, TimeWindow, Verdict
 from policy.names import program, remote_name, unit
 from policy.problems import quote, refuse
@@ -22,7 +22,7 @@ def _direction(node: Node) -> Direction | None:
     return None if word == "both" else "inbound" if word == "inbound" else "outbound"
 
 
-def _of_value(parse: Callable[[object], object]) -> Check:
+def _of_value(parse: Callable[[int | str], object]) -> Check:
     """Make a check of a function that reads a text or a number."""
 
     def check(node: Node) -> object:
@@ -106,7 +106,7 @@ def read_rules(root: Node, names: Names) -> list[Rule]:
 def _label(number: int, value: object) -> str:
     """Call a rule by its name, or where it has none by its number, from 1."""
     called = value.get("name") if isinstance(value, dict) else None
-    return f"[rule {quote(called) if isinstance(called, str) and called else number + 1}]"
+    return f"[rule {quote(called, NAME_MAX) if isinstance(called, str) and called else number + 1}]"
 
 
 def _read_rule(node: Node, names: Names) -> Rule:

@@ -107,8 +107,10 @@ def _prefix(text: str) -> AddressRange:
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def _number_range(value: object, kind: str, lowest: int, highest: int) -> NumberRange:
-    found = re.fullmatch(r"([0-9]{1,10})(?:\s*-\s*([0-9]{1,10}))?", str(value)) if type(value) in (int, str) else None
+def _number_range(value: int | str, kind: str, lowest: int, highest: int) -> NumberRange:
+    # A number of TOML may be too long for str().
+    digits = value if isinstance(value, str) else str(value) if value.bit_length() <= 64 else ""
+    found = re.fullmatch(r"([0-9]{1,10})(?: *- *([0-9]{1,10}))?", digits)
     if found is None:
         refuse(value, f'is not a {kind}: {lowest} to {highest}, or a range "a-b"')
     first, last = int(found[1]), int(found[2] or found[1])
@@ -119,7 +121,7 @@ def _number_range(value: object, kind: str, lowest: int, highest: int) -> Number
     return NumberRange(first, last)
 
 
-def port_range(value: object) -> NumberRange:
+def port_range(value: int | str) -> NumberRange:
     """Read a port, as number or text, or a range of them.
 
     Raises:
@@ -131,7 +133,7 @@ def port_range(value: object) -> NumberRange:
     return _number_range(value, "port", 1, PORT_MAX)
 
 
-def user(value: object) -> str | NumberRange:
+def user(value: int | str) -> str | NumberRange:
     """Read a login name, a numeric user id, or a range of ids.
 
     Raises:
