@@ -1,0 +1,235 @@
+"""Keyrings: certificate chain, private key, trust anchors and revocation lists, from files into memory.
+
+A keyring is opened once for each environment, whole or not at all: every problem is a `KeyringError` that names the
+file and what is wrong with it. What is in the files is never shown.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key, pkcs12
+
+from ktls.errors import KeyringError
+
+SYSTEM = "system"
+"""In `Keyring.trust`: the system's own store of trust anchors."""
+MAX_FILE = 16 * 1024 * 1024
+"""Bytes of one file. The system's whole store is 0.2 MiB; a public authority's revocation list may be 10 MiB."""
+MAX_FILES = 4096
+"""Files of one trust directory. Debian's /etc/ssl/certs has 300."""
+
+_PEM = b"-----BEGIN "
+_CRL_BEGIN = b"-----BEGIN X509 CRL-----"
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+"""What TLS signs with."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SniEntry:
+    """A certificate for clients that ask for one of these names.
+
+    Args:
+        names: host names; "*." at the front stands for one label.
+        certificate: PEM chain, leaf first.
+        private_key: its key, PEM, opened with the keyring's password if it needs one.
+    """
+
+    names: tuple[str, ...]
+    certificate: Path
+    private_key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """Where an identity and the trust in others are kept.
+
+    Args:
+        name: what errors call it.
+        certificate: PEM chain, leaf first; None for a client that shows none, or with `pkcs12`.
+        private_key: its key, PEM; there when `certificate` is.
+        pkcs12: both in one PKCS #12 file.
+        password_file: its first line opens `private_key` or `pkcs12`.
+        trust: "system", or paths of PEM files or of directories of them.
+        crl: revocation lists, PEM or DER. With any, the peer's issuer must have one.
+        sni: more certificates, chosen by the client's server name.
+    """
+
+    name: str
+    certificate: Path | None = None
+    private_key: Path | None = None
+    pkcs12: Path | None = None
+    password_file: Path | None = None
+    trust: tuple[str, ...] = (SYSTEM,)
+    crl: tuple[Path, ...] = ()
+    sni: tuple[SniEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Credential:
+    """A certificate chain with its key.
+
+    Args:
+        chain: leaf first.
+        private_key: the leaf's.
+    """
+
+    chain: tuple[x509.Certificate, ...]
+    private_key: PrivateKey = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenKeyring:
+    """What a keyring's files hold.
+
+    Args:
+        credential: None when the keyring has no certificate of its own.
+        sni: names in lower case, and the credential for them.
+        anchors: certificates to trust, without the system's.
+        system: whether the system's own store is trusted as well.
+        crls: revocation lists.
+    """
+
+    credential: Credential | None
+    sni: tuple[tuple[tuple[str, ...], Credential], ...]
+    anchors: tuple[x509.Certificate, ...]
+    system: bool
+    crls: tuple[x509.CertificateRevocationList, ...]
+
+
+def open_keyring(keyring: Keyring) -> OpenKeyring:
+    """Read and check all of a keyring's files.
+
+    Raises:
+        KeyringError: one is missing, unreadable, too big or malformed; a key does not belong to its certificate; a
+            certificate of ours has expired.
+    """
+    reader = _Reader(keyring)
+    return OpenKeyring(
+        credential=reader.credential(),
+        sni=tuple(
+            (tuple(name.lower() for name in entry.names), reader.pem_credential(entry.certificate, entry.private_key))
+            for entry in keyring.sni
+        ),
+        anchors=tuple(certificate for trusted in keyring.trust for certificate in reader.anchors(trusted)),
+        system=SYSTEM in keyring.trust,
+        crls=tuple(crl for path in keyring.crl for crl in reader.crls(path)),
+    )
+
+
+class _Reader:
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._password = self._read_password()
+
+    def _error(self, path: Path | None, problem: str) -> KeyringError:
+        place = f"{path}: " if path else ""
+        return KeyringError(f"keyring {self._keyring.name!r}: {place}{problem}")
+
+    def _read(self, path: Path) -> bytes:
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE + 1)
+        except OSError as error:
+            raise self._error(path, error.strerror or type(error).__name__) from error
+        if len(data) > MAX_FILE:
+            raise self._error(path, f"more than {MAX_FILE} bytes")
+        return data
+
+    def _parse(self, path: Path, what: str, parse: Callable[[], T]) -> T:
+        try:
+            return parse()
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # cryptography's, for files that are wrong
+            raise self._error(path, f"not {what}: {error}") from error
+
+    def _read_password(self) -> bytes | None:
+        if self._keyring.password_file is None:
+            return None
+        return (self._read(self._keyring.password_file).splitlines() or [b""])[0]
+
+    def credential(self) -> Credential | None:
+        keyring = self._keyring
+        if keyring.pkcs12 is not None:
+            if keyring.certificate or keyring.private_key:
+                raise self._error(keyring.pkcs12, "give either pkcs12, or certificate and private_key")
+            return self._pkcs12(keyring.pkcs12)
+        if keyring.certificate is None and keyring.private_key is None:
+            return None
+        if keyring.certificate is None or keyring.private_key is None:
+            raise self._error(keyring.certificate or keyring.private_key, "certificate and private_key go together")
+        return self.pem_credential(keyring.certificate, keyring.private_key)
+
+    def pem_credential(self, certificate: Path, private_key: Path) -> Credential:
+        chain = self._certificates(certificate)
+        data = self._read(private_key)
+        if b"ENCRYPTED" not in data:  # cryptography refuses a password that is not needed
+            password = None
+        elif self._password is None:
+            raise self._error(private_key, "the key is encrypted and there is no password_file")
+        else:
+            password = self._password
+        key = self._parse(private_key, "a PEM private key", lambda: load_pem_private_key(data, password))
+        return self._checked(chain, key, certificate, private_key)
+
+    def _pkcs12(self, path: Path) -> Credential:
+        data = self._read(path)
+        key, leaf, more = self._parse(
+            path, "a PKCS #12 file that opens", lambda: pkcs12.load_key_and_certificates(data, self._password)
+        )
+        if key is None or leaf is None:
+            raise self._error(path, "holds no certificate with its private key")
+        return self._checked((leaf, *more), key, path, path)
+
+    def _checked(
+        self, chain: tuple[x509.Certificate, ...], key: object, certificate: Path, private_key: Path
+    ) -> Credential:
+        leaf = chain[0]
+        if not isinstance(key, PrivateKey):
+            raise self._error(private_key, f"a key of a kind that TLS does not use ({type(key).__name__})")
+        spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        if leaf.public_key().public_bytes(*spki) != key.public_key().public_bytes(*spki):
+            raise self._error(private_key, f"is not the key of the first certificate in {certificate}")
+        now = datetime.now(UTC)
+        if now > leaf.not_valid_after_utc:
+            raise self._error(certificate, f"expired on {leaf.not_valid_after_utc:%Y-%m-%d}")
+        if now < leaf.not_valid_before_utc:
+            raise self._error(certificate, f"not valid before {leaf.not_valid_before_utc:%Y-%m-%d}")
+        return Credential(chain, key)
+
+    def _certificates(self, path: Path) -> tuple[x509.Certificate, ...]:
+        data = self._read(path)
+        return tuple(self._parse(path, "a PEM certificate", lambda: x509.load_pem_x509_certificates(data)))
+
+    def anchors(self, trusted: str) -> Iterator[x509.Certificate]:
+        if trusted == SYSTEM:
+            return
+        path = Path(trusted)
+        if not path.is_dir():
+            yield from self._certificates(path)
+            return
+        try:
+            files = sorted({entry.resolve() for entry in path.iterdir() if entry.is_file()})  # hashed names are links
+        except OSError as error:
+            raise self._error(path, error.strerror or type(error).__name__) from error
+        if len(files) > MAX_FILES:
+            raise self._error(path, f"more than {MAX_FILES} files")
+        certificates = [one for file in files if _PEM in self._read(file) for one in self._certificates(file)]
+        if not certificates:
+            raise self._error(path, "holds no PEM certificate")
+        yield from certificates
+
+    def crls(self, path: Path) -> Iterator[x509.CertificateRevocationList]:
+        data = self._read(path)
+        if _CRL_BEGIN not in data:
+            yield self._parse(path, "a revocation list", lambda: x509.load_der_x509_crl(data))
+        for block in data.split(_CRL_BEGIN)[1:]:
+            pem = _CRL_BEGIN + block
+            yield self._parse(path, "a revocation list", lambda pem=pem: x509.load_pem_x509_crl(pem))  # type: ignore[misc]
