@@ -4,7 +4,7 @@
 the operator's (`ConfigError`), or the system's (`SystemFault`). Every leaf fixes, as class attributes:
 
 - ``reason``: one stable word for logs, JSON and metrics;
-- ``errno``: what the protected program sees from connect(), read() or getsockopt(SO_ERROR) (docs/design.md, "Fail closed");
+- ``errno``: what the protected program sees from connect(), read() or getsockopt(SO_ERROR), as docs/design.md has it;
 - ``alert``: the TLS alert number we send (RFC 8446 section 6), or None where none is sent.
 
 An instance adds the message (what happened, with the offending value, never a secret) and a hint (what to do next).

@@ -54,8 +54,7 @@ class Recorder:
                     selector.register(source, selectors.EVENT_READ)
                 while selector.get_map():
                     for key, _ in selector.select():
-                        source = key.fileobj
-                        assert isinstance(source, socket.socket)
+                        source = client if key.fileobj is client else server
                         sink, record = routes[source]
                         data = source.recv(65536)
                         record += data

@@ -33,7 +33,8 @@ class CraftedPeer:
         peer = TlsPeer(sock, context, server_side=server_side, hostname=None if server_side else "localhost")
         peer.handshake()
         self.sock = sock
-        suite = by_openssl(peer.tls.cipher()[0], Version.TLS13)
+        name, _, _ = peer.tls.cipher() or ("none", "", 0)
+        suite = by_openssl(name, Version.TLS13)
         secrets = {
             line.split()[0]: bytes.fromhex(line.split()[2])
             for line in keylog.read_text().splitlines()

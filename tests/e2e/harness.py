@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ktls.agent.main import AgentSettings, run
 from ktls.spawn import runtime_directory, start_agent
 from policy.load import load
 from policy.secure_port import secure_port
 
+T = TypeVar("T")
 PROGRAMS = Path(__file__).parent / "programs"
 PATIENCE = 60.0 if os.environ.get("KTLS_REQUIRE_LAB") else 20.0  # seconds until a wait is given up as failed
 
@@ -28,7 +29,7 @@ def can_rekey() -> bool:
     return probe().rekey
 
 
-def until(condition: Callable[[], object], what: str) -> object:
+def until(condition: Callable[[], T], what: str) -> T:
     """Poll until `condition` gives something true; the value it gave."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:

@@ -23,8 +23,8 @@ STREAMS = ("virtio:ktls.out", "virtio:ktls.err")
 # virtio_console first: it is what the streams need. The rest as in `uml`; IPv6 is built in.
 PRELOAD = ("virtio_console", "tls", "gcm", "ctr", "ccm", "chacha20poly1305", "algif_aead", "tun")
 DEFAULT_CPUS = 2
-# Without a cache each look at a file is a question to the host: a small pytest run takes 30 s instead of 18. The price is
-# that the guest need not notice what changes on the host while it runs.
+# Without a cache each look at a file is a question to the host: a small pytest run takes 30 s instead of 18. The price
+# is that the guest need not notice what changes on the host while it runs.
 ROOT_OPTIONS = "rw,cache=loose"
 # What virtme-ng's own virtme-mkinitramfs does, for a kernel that is not installed and with mount options of ours.
 MAKE_INITRAMFS = """

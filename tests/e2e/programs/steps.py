@@ -26,7 +26,7 @@ def say(step: str, **values: object) -> None:
 
 class Runner:
     def __init__(self, sock: socket.socket | None = None) -> None:
-        self.sock = sock
+        self.sock = sock or socket.socket()  # replaced by accept, connect or inherit
         self.listener: socket.socket | None = None
 
     def run(self, steps: list[str]) -> None:
