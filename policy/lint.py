@@ -8,7 +8,7 @@ from policy.problems import Problem, quote
 _DEFAULTS = Action()
 COMPARED_MAX = 500_000  # pairs of rules: a thousand rules, in about a second
 
-NO_EFFECT_YET = ("on_change", "secondary", "rekey", "already_tls")
+NO_EFFECT_YET = ("on_change", "rekey")
 """Keys that are checked, and that nothing acts on so far: any value but the default promises too much."""
 
 

@@ -10,10 +10,12 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from ktls.agent.parameters import keyring_of
 from ktls.agent.report import Report
 from ktls.agent.server import Server, listen
 from ktls.agent.shared import Shared
 from ktls.errors import UsageError
+from ktls.keyring import open_keyring
 from policy.model import Policy
 
 READY = b"ready\n"
@@ -46,9 +48,11 @@ def run(settings: AgentSettings) -> None:
     """Be the agent, until it is told to end or nobody is left.
 
     Raises:
+        KeyringError: a keyring of the policy cannot be opened.
         UsageError: the socket or the log cannot be opened. Nothing has been served.
     """
     harden()
+    check_keyrings(settings.policy)
     try:
         report = Report(settings.log)
     except OSError as error:
@@ -59,6 +63,18 @@ def run(settings: AgentSettings) -> None:
     finally:
         listener.close()
         _remove(settings)
+
+
+def check_keyrings(policy: Policy) -> None:
+    """Open every keyring that a rule of the policy may need, and let go of it again.
+
+    An agent whose keyrings cannot be opened does not start. They are read again when the first connection needs them.
+
+    Raises:
+        KeyringError: one cannot be opened.
+    """
+    for keyring in {rule.action.keyring for rule in policy.rules if rule.action is not None}:
+        open_keyring(keyring_of(keyring))
 
 
 def harden() -> None:

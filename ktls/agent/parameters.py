@@ -36,7 +36,7 @@ def tls_parameters(action: Action, role: Role, capabilities: Capabilities) -> Tl
     """
     return TlsParameters(
         role=role,
-        keyring=_keyring(action.keyring),
+        keyring=keyring_of(action.keyring),
         min_version=_VERSIONS[action.min_version],
         max_version=_VERSIONS[action.max_version],
         suites=_suites(action, capabilities),
@@ -61,7 +61,8 @@ def _suites(action: Action, capabilities: Capabilities) -> tuple[CipherSuite, ..
     return wanted
 
 
-def _keyring(data: KeyringData) -> Keyring:
+def keyring_of(data: KeyringData) -> Keyring:
+    """Return the keyring that a policy describes, unopened."""
     return Keyring(
         name=data.name,
         certificate=data.certificate,

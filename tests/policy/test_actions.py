@@ -38,11 +38,11 @@ allow_clear_on_timeout = true
 engine = "no-nic"
 application_controlled = false
 negotiate = ""
-already_tls = "deny"
+already_tls = "pass"
 resumption = { tickets = false, lifetime = 60 }
 rekey = { records = 1000, seconds = 5 }
 on_change = "drain"
-secondary = true
+secondary = false
 eof = "lenient"
 keylog = "keys.log"
 [keyring.k]
@@ -65,11 +65,11 @@ trust = ["ca.pem"]
         handshake_timeout=3.0,
         allow_clear_on_timeout=True,
         engine="no-nic",
-        already_tls="deny",
+        already_tls="pass",
         resumption=Resumption(tickets=False, lifetime=60),
         rekey=Rekey(1000, 5),
         on_change="drain",
-        secondary=True,
+        secondary=False,
         eof="lenient",
         keylog=folder / "keys.log",
     )

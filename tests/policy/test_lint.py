@@ -78,9 +78,7 @@ action = { keylog = "keys", verify = "none" }
     assert verify == '8: [rule "b"] verify: with "none" anybody can be the server'
 
 
-@pytest.mark.parametrize(
-    "line", ['on_change = "close"', "secondary = true", "rekey = { seconds = 5 }", 'already_tls = "deny"']
-)
+@pytest.mark.parametrize("line", ['on_change = "close"', "rekey = { seconds = 5 }"])
 def test_what_has_no_effect_yet_does_not_pass_in_silence(load_text, line):
     text = f'[[rule]]\nname = "a"\nverdict = "tls"\ndirection = "outbound"\naction = {{ {line} }}\n'
     key = line.partition(" ")[0]
