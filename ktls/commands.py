@@ -111,6 +111,10 @@ def agent_command(socket_path: Path, policy: Path, log: Path | None) -> None:
     from policy.load import load  # noqa: PLC0415 - only for this command
 
     loaded = load(policy.absolute())
+    from policy.lint import warnings  # noqa: PLC0415 - only for this command
+
+    for warning in warnings(loaded):
+        click.echo(f"warning: {warning}", err=True)
     _private_directory(socket_path.absolute().parent)
     from ktls.agent.main import AgentSettings, run  # noqa: PLC0415 - heavy, and not before the policy is good
 
