@@ -4,10 +4,11 @@ import doctest
 import importlib
 import pkgutil
 
+import pytest
+
 import ktls
 import offload
 import policy
-import pytest
 
 PACKAGES = (ktls, policy, offload)
 MODULES = sorted(
