@@ -9,29 +9,27 @@ Rules:
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from errno import EPROTO
-from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY, socket
+from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY
 from typing import TYPE_CHECKING
 
-from ktls import kernel
+from ktls.agent.asked import Asked, address_text
 from ktls.agent.describe import Failure, session_facts
 from ktls.agent.gate import Gate
 from ktls.agent.handshaking import Handshaking
+from ktls.agent.installing import KeyInstaller
 from ktls.agent.leash import Leash, tcp_bytes
-from ktls.agent.messages import Address, Outcome, Request, RequestKind, VerdictCode, plain_address
+from ktls.agent.messages import Outcome, RequestKind, VerdictCode
 from ktls.agent.parameters import role_of, tls_parameters
-from ktls.agent.programs import Program
 from ktls.agent.shared import Shared
 from ktls.agent.wire import Wire
-from ktls.ciphers import Role, Version
-from ktls.errors import AgentProtocolError, Denied, HandshakeTimeout, KernelError, KtlsError
+from ktls.ciphers import Role
+from ktls.errors import AgentProtocolError, Denied, HandshakeTimeout, KtlsError
 from ktls.handshake import Handshake
-from ktls.probe import Capabilities
 from ktls.pump import Pump, close_tcp, shut
 from ktls.relay import CHUNK, RelayEnd
-from offload.engine import Choice, Engine, choose
+from offload.engine import Engine
 from policy.decide import Decision, decide
 from policy.model import Action, Facts
 
@@ -40,20 +38,8 @@ if TYPE_CHECKING:
 
 ABORT = b"\1\0\0\0\0\0\0\0"
 """struct linger {1, 0}: the last close() is a RST."""
-FALLING_BACK = ("auto", "no-nic")
-"""Engines of a rule that let the relay step in where the kernel refuses."""
 DRAIN = 2.0
 """Seconds for the peer to take the alert of a failed handshake before the connection is shut."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request with its sockets and its sender."""
-
-    request: Request
-    r: socket
-    b: socket
-    program: Program
 
 
 class Connection:
@@ -79,16 +65,15 @@ class Connection:
         self._since = time.monotonic()
         self._session: Session | None = None
         self._flags = ""
-        self._kernel_refusal: str | None = None
-        self._local, self._remote = _addresses(asked.r, asked.request)
+        self._local, self._remote = asked.addresses()
         self._facts: dict[str, object] = {
             "id": number,
             "pid": self._program.pid,
             "program": self._program.path,
             "user": self._program.user or str(self._program.uid),
             "direction": "outbound" if self._outbound else "inbound",
-            "local": _text(self._local),
-            "remote": _text(self._remote),
+            "local": address_text(self._local),
+            "remote": address_text(self._remote),
             "remote_name": self._name,
         }
 
@@ -199,7 +184,8 @@ class Connection:
         """Establish the session and make everything ready for the gate to open."""
         action, shared = self._action, self._shared
         capabilities = await shared.capabilities()
-        self._attach(capabilities)
+        keys = KeyInstaller(self._r, action, capabilities)
+        keys.attach()
         parameters = tls_parameters(action, self._role, capabilities)
         environment, created = await shared.environment(parameters)
         self._facts["environment"] = "created" if created else "shared"
@@ -211,20 +197,8 @@ class Connection:
         if self._session is not None:
             self._facts |= session_facts(self._session)
             self._tls = driver.connection
-            self._choice = self._install(self._session, capabilities)
-            self._flags = self._gate_flags(self._session, capabilities)
-
-    def _attach(self, capabilities: Capabilities) -> None:
-        """Attach the ULP while TCP is ESTABLISHED, which it needs. It is transparent until keys come."""
-        action = self._action
-        if action.engine == "relay" or action.application_controlled or not capabilities.kernel_tls:
-            return
-        try:
-            kernel.attach(self._r)
-        except KernelError as error:
-            if action.engine not in FALLING_BACK:
-                raise
-            self._kernel_refusal = error.message
+            self._choice = keys.install(self._session)
+            self._flags = keys.gate_flags(self._session)
 
     async def _within_deadline(self, handshaking: Handshaking) -> "Session | None":
         """The session; None when the rule lets a silent client stay clear."""
@@ -240,38 +214,6 @@ class Connection:
             raise await handshaking.time_out() from None
         finally:
             self._r.setsockopt(IPPROTO_TCP, TCP_NODELAY, nodelay)
-
-    def _install(self, session: "Session", capabilities: Capabilities) -> Choice:
-        """Choose the engine; with one of the kernel's, put the keys in."""
-        action = self._action
-        choice = choose(
-            action.engine,
-            capabilities,
-            session.version,
-            session.suite,
-            application_controlled=action.application_controlled,
-        )
-        if choice.engine is Engine.RELAY:
-            return choice
-        if self._kernel_refusal is None:
-            try:
-                kernel.install_tx(self._r, session.tx)
-            except KernelError as error:
-                if action.engine not in FALLING_BACK:
-                    raise
-                self._kernel_refusal = error.message
-        if self._kernel_refusal is not None:
-            return Choice(Engine.RELAY, f"the kernel refused: {self._kernel_refusal}")
-        kernel.install_rx(self._r, session.rx)  # no way back from here: our direction is encrypted
-        return choice
-
-    def _gate_flags(self, session: "Session", capabilities: Capabilities) -> str:
-        letters = {
-            "s": self._action.eof == "strict",
-            "p": capabilities.poll_partial_record,
-            "k": capabilities.rekey and session.version is Version.TLS13,
-        }
-        return "".join(letter for letter, applies in letters.items() if applies)
 
     # --- open ----------------------------------------------------------------------------------------------------
 
@@ -360,20 +302,3 @@ class Connection:
     def _close(self) -> None:
         close_tcp(self._r)
         self._gate.sock.close()
-
-
-def _addresses(r: socket, request: Request) -> tuple[Address, Address]:
-    """Both ends of R. A peer that has gone already is known from the request alone."""
-    local = r.getsockname()
-    try:
-        remote = r.getpeername()
-    except OSError:
-        remote = request.address or ("", 0)
-    if request.address is not None:
-        remote = request.address
-    return (plain_address(local[0]), local[1]), (plain_address(remote[0]), remote[1])
-
-
-def _text(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ktls.agent.connection import Asked, Connection
+from ktls.agent.asked import Asked
+from ktls.agent.connection import Connection
 from ktls.agent.gate import Gate
 from ktls.agent.messages import DESCRIPTORS, MAX_REQUEST, VerdictCode, parse_request
 from ktls.agent.programs import program_of

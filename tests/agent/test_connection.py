@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import select
+import shutil
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -205,8 +206,14 @@ def test_a_client_that_began_tls_does_not_stay_clear(start_agent: StartAgent) ->
     client.close()
 
 
-def test_a_keyring_that_cannot_be_opened_is_enokey_for_that_connection(start_agent: StartAgent) -> None:
-    agent = start_agent(keyring='certificate = "absent.pem"\nprivate_key = "absent.key"\n')
+def test_a_keyring_that_cannot_be_opened_is_enokey_for_that_connection(
+    start_agent: StartAgent, tmp_path: Path, tls_files: Any
+) -> None:
+    """The policy is good when it is loaded; then the key goes away."""
+    key = tmp_path / "key.pem"
+    shutil.copy(tls_files.key, key)
+    agent = start_agent(keyring=f'certificate = "{tls_files.cert}"\nprivate_key = "{key}"\n')
+    key.unlink()
     for _ in range(2):
         client, server = tcp_pair()
         with agent.shim().ask(server, accepted=True) as gated:
