@@ -58,6 +58,17 @@ class Notes:
     alert: int | None = None
 
 
+class _Connection(SSL.Connection):
+    """Leaves its session usable when it goes, as it does when the kernel takes over.
+
+    SSL_free(3) takes a connection that was not shut down for a broken one and makes its session one that is never
+    offered again. A rule of TLS 1.0; from 1.1 on only a fatal alert does that, and OpenSSL sees to it itself.
+    """
+
+    def __del__(self) -> None:
+        self.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
+
+
 class Environment:
     """What the connections under one action share. Any thread may use it.
 
@@ -176,7 +187,7 @@ class Environment:
 
     def connect(self, notes: Notes) -> SSL.Connection:
         """Return a new connection over memory BIOs, whose callbacks write to `notes`."""
-        connection = SSL.Connection(self.context, None)
+        connection = _Connection(self.context, None)
         connection.set_app_data(notes)
         if self.params.role is Role.CLIENT:
             connection.set_connect_state()

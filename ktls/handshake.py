@@ -254,6 +254,8 @@ class Handshake:
 
     def _refuse_with_openssl(self, error: SSL.Error) -> list[Event]:
         flight = self._drain()
+        if self._notes.objection is not None:
+            return self._refuse(self._notes.objection, self._alert(self._notes.alert))
         if self._notes.verify_error is not None:
             refused = verify_error(*self._notes.verify_error)
             return self._refuse(refused, self._alert(refused.alert))  # OpenSSL's may be another

@@ -99,6 +99,9 @@ class HandshakeKeys:
     def current_tx(self) -> TxKeys | None:
         """Return the keys of our next record in a handshake that is not finished; None while that goes in clear.
 
+        OpenSSL logs a client's secret when it is to write its first protected record, and sends alerts in clear until
+        then; so do we.
+
         Raises:
             KtlsError: they cannot be derived.
         """
