@@ -3,7 +3,7 @@
 from socket import socket
 
 from ktls import kernel
-from ktls.ciphers import Version
+from ktls.ciphers import Role, Version
 from ktls.errors import KernelError
 from ktls.probe import Capabilities
 from ktls.session import Session
@@ -76,6 +76,7 @@ class KeyInstaller:
             "s": self._action.eof == "strict",
             "p": self._capabilities.poll_partial_record,
             "k": self._capabilities.rekey and session.version is Version.TLS13,
+            "t": session.role is Role.CLIENT and session.version is Version.TLS13,
         }
         return "".join(letter for letter, applies in letters.items() if applies)
 

@@ -189,7 +189,8 @@ class GateName:
     Args:
         outcome: how the gate opened.
         errno: what every call of the program fails with; 0 unless FAILED.
-        flags: letters of docs/protocol.md: s (strict end of file), p (confirm poll), k (kernel can rekey).
+        flags: letters of docs/protocol.md: s (strict end of file), p (confirm poll), k (kernel can rekey),
+            t (tickets may come first).
         token: 64 bits that make the name unique in the abstract name space of the network namespace.
     """
 

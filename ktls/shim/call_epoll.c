@@ -63,7 +63,7 @@ EXPORT int epoll_ctl(int set, int operation, int fd, struct epoll_event *event)
     int result;
     if (slot_state(slot) == GATED)
         slot = gate_poll(fd);
-    bool marked = slot_state(slot) == GATED || (slot_state(slot) == KERNEL && (slot & CONFIRM_IN));
+    bool marked = slot_state(slot) == GATED || (slot_state(slot) == KERNEL && must_confirm(slot));
     if (marked && operation != EPOLL_CTL_DEL && event) {
         struct registration entry = {.events = event->events};
         result = control(set, operation, fd, &entry, true);
@@ -100,11 +100,11 @@ void epoll_enter(int fd, bool marked) { each(fd, EPOLL_CTL_ADD, marked); }
 
 void epoll_unmark(int fd) { each(fd, EPOLL_CTL_MOD, false); }
 
-/* Kernels before 6.5 report a record of which only a part is there. Leaves EPOLLIN only if a read would get something. */
+/* Kernels before 6.5 report a record of which only a part is there, and all of them report a ticket. Leaves EPOLLIN only if a read would get something. */
 static bool whole_event(int set, int fd, const struct registration *entry, struct epoll_event *event, bool *partial)
 {
     bool only_in = (event->events & EPOLLIN) && !(event->events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP));
-    if (!only_in || record_ready(fd))
+    if (!only_in || !must_confirm(slot_of(fd)) || record_ready(fd))
         return true;
     event->events &= ~(uint32_t)(EPOLLIN | EPOLLRDNORM);
     if (event->events)

@@ -30,7 +30,7 @@ static bool needs_care(int fd)
 {
     slot_t slot = fd >= 0 ? slot_of(fd) : PLAIN;
     enum state state = slot_state(slot);
-    return state == GATED || state == MOVING || state == FAILED || (state == KERNEL && (slot & CONFIRM_IN));
+    return state == GATED || state == MOVING || state == FAILED || (state == KERNEL && must_confirm(slot));
 }
 
 static short ask_again(int fd, short events)
@@ -58,7 +58,7 @@ static short corrected(int fd, short events, short revents, bool *partial)
             return (short)(revents | (events & (POLLIN | POLLRDNORM)));
         /* Another thread, or gate_poll just now, put R in: what poll saw was the gate. */
         revents = ask_again(fd, events);
-        if ((slot & CONFIRM_IN) && (revents & POLLIN) && !(revents & (POLLHUP | POLLERR)) && !record_ready(fd)) {
+        if (must_confirm(slot) && (revents & POLLIN) && !(revents & (POLLHUP | POLLERR)) && !record_ready(fd)) {
             *partial = true;
             revents &= (short)~(POLLIN | POLLRDNORM);
         }

@@ -147,11 +147,27 @@ static const char *text_after(const struct sockaddr_un *name, socklen_t length, 
     return name->sun_path + 1 + size;
 }
 
+static slot_t flag_of(char letter)
+{
+    switch (letter) {
+    case 's':
+        return STRICT_EOF;
+    case 'p':
+        return CONFIRM_IN;
+    case 'k':
+        return CAN_REKEY;
+    case 't':
+        return TICKETS_DUE;
+    default:
+        return 0;
+    }
+}
+
 static slot_t flags_from(const char *text)
 {
     slot_t flags = 0;
     for (; *text && *text != '/'; text++)
-        flags |= *text == 's' ? STRICT_EOF : *text == 'p' ? CONFIRM_IN : *text == 'k' ? CAN_REKEY : 0;
+        flags |= flag_of(*text);
     return flags;
 }
 
@@ -265,7 +281,7 @@ static slot_t move_in(int fd, slot_t slot, const struct outcome *outcome)
     } else {
         real(close)(hidden(fd));
     }
-    epoll_enter(fd, outcome->kind == 'K' && (outcome->flags & CONFIRM_IN));
+    epoll_enter(fd, outcome->kind == 'K' && must_confirm(outcome->flags));
     apply_nodelay(fd, slot);
     slot_t keep = slot & (SHUT_READ | SHUT_WRITE);
     return leash >= 0 ? KERNEL | outcome->flags | keep : PLAIN;

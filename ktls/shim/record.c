@@ -9,6 +9,8 @@
 #include <linux/sockios.h>
 #include <linux/tls.h>
 #include <netinet/in.h>
+#include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <time.h>
 
@@ -22,6 +24,28 @@ enum { ALERT = 21, HANDSHAKE = 22, DATA = 23 };                      /* RFC 8446
 enum { CLOSE_NOTIFY = 0, USER_CANCELED = 90, WARNING = 1 };          /* RFC 8446 section 6 */
 enum { HELLO_REQUEST = 0, NEW_SESSION_TICKET = 4, KEY_UPDATE = 24 }; /* RFC 8446 section 4, RFC 5246 section 7.4 */
 enum { REKEY_WAIT_MS = 10000, CONTROL_MAX_ROUNDS = 20000 /* a record may come a byte at a time */ };
+
+/* Taking a control record is two steps for a reader that only looks (MSG_PEEK): between them nobody else may take it, or
+ * the second step would take data. Held for a few calls that never block, with signals blocked: a handler may read too. */
+enum { LOCKS = 256 };
+static atomic_bool locks[LOCKS];
+
+static void lock_taking(int fd, sigset_t *before)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, before);
+    while (atomic_exchange_explicit(&locks[fd % LOCKS], true, memory_order_acquire))
+        sched_yield();
+}
+
+static void unlock_taking(int fd, const sigset_t *before)
+{
+    int saved = errno;
+    atomic_store_explicit(&locks[fd % LOCKS], false, memory_order_release);
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+    errno = saved;
+}
 
 struct taken {
     int type;
@@ -230,6 +254,8 @@ static ssize_t look_behind(const struct reading *reading, ssize_t got)
     struct iovec place = {.iov_base = &byte, .iov_len = 1};
     struct reading ahead = {.fd = reading->fd, .iov = &place, .count = 1};
     int saved = errno;
+    sigset_t before;
+    lock_taking(reading->fd, &before);
     if (take(&ahead, MSG_PEEK | MSG_DONTWAIT, &taken) == 1 && taken.type == HANDSHAKE) {
         size_t skip = (size_t)got;
         int i = 0;
@@ -241,6 +267,7 @@ static ssize_t look_behind(const struct reading *reading, ssize_t got)
         ssize_t more = take_control(&ahead, &is_data);
         got += is_data ? more : 0;
     }
+    unlock_taking(reading->fd, &before);
     errno = saved;
     return got;
 }
@@ -259,6 +286,8 @@ ssize_t record_finish(const struct reading *reading, ssize_t got)
     size_t want = wanted(reading);
     for (int round = 0; round < CONTROL_MAX_ROUNDS; round++) {
         if (got > 0) {
+            if (slot_of(reading->fd) & TICKETS_DUE)
+                slot_unflag(reading->fd, TICKETS_DUE);
             bool look = (slot_of(reading->fd) & CAN_REKEY) && (size_t)got < want && !(reading->flags & MSG_PEEK);
             return look ? look_behind(reading, got) : got;
         }
@@ -304,12 +333,16 @@ int record_clear(int fd)
     struct taken taken = {0};
     char scratch[512];
     struct iovec iov = {.iov_base = scratch, .iov_len = sizeof scratch};
-    struct reading reading = {.fd = fd, .iov = &iov, .count = 1, .flags = MSG_PEEK | MSG_DONTWAIT};
-    if (take(&reading, reading.flags, &taken) < 0 || taken.type == DATA)
-        return 2;
-    bool is_data;
-    reading.flags = 0;
-    return (int)take_control(&reading, &is_data);
+    struct reading reading = {.fd = fd, .iov = &iov, .count = 1};
+    int result = 2;
+    sigset_t before;
+    lock_taking(fd, &before);
+    if (take(&reading, MSG_PEEK | MSG_DONTWAIT, &taken) >= 0 && taken.type != DATA) {
+        bool is_data;
+        result = (int)take_control(&reading, &is_data);
+    }
+    unlock_taking(fd, &before);
+    return result;
 }
 
 ssize_t record_at_end(int fd) { return at_end(fd); }
@@ -317,8 +350,10 @@ ssize_t record_at_end(int fd) { return at_end(fd); }
 bool record_ready(int fd)
 {
     char byte;
+    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    struct reading reading = {.fd = fd, .iov = &iov, .count = 1, .flags = MSG_PEEK | MSG_DONTWAIT};
     int saved = errno;
-    bool ready = real(recv)(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
+    bool ready = record_read(&reading) >= 0 || errno != EAGAIN;
     errno = saved;
     return ready;
 }

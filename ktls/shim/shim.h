@@ -47,8 +47,10 @@ typedef uint32_t slot_t;
 #define SHUT_READ 0x00000400u     /* the program does not want to read: end of file proves nothing */
 #define NODELAY_KNOWN 0x00000800u /* the program set TCP_NODELAY while gated ... */
 #define NODELAY_ON 0x00001000u    /* ... to this */
-#define REKEYING 0x00002000u      /* the agent is changing our keys: writers wait until the leash is empty */
-#define ERRNO_SHIFT 16            /* the upper half: an errno that is final for reads */
+#define TICKETS_DUE \
+    0x00004000u /* a TLS 1.3 server's tickets may come before its first data: readable, but nothing to read */
+#define REKEYING 0x00002000u /* the agent is changing our keys: writers wait until the leash is empty */
+#define ERRNO_SHIFT 16       /* the upper half: an errno that is final for reads */
 #define FLAGS_MASK 0x0000fff0u
 
 static inline enum state slot_state(slot_t slot) { return (enum state)(slot & STATE_MASK); }
@@ -100,7 +102,7 @@ slot_t gate_wait(int fd, bool force, int timeout_option);
 struct outcome {
     char kind;    /* 'K', 'R', 'C', 'F'; 0: not open yet; '?': not a gate end at all */
     int error;    /* errno for 'F' */
-    slot_t flags; /* STRICT_EOF, CONFIRM_IN, CAN_REKEY */
+    slot_t flags; /* STRICT_EOF, CONFIRM_IN, CAN_REKEY, TICKETS_DUE */
 };
 struct outcome gate_outcome(int a);
 int gate_relay_end(int r); /* what end of file on a relayed connection is: 0, or an errno */
@@ -124,10 +126,11 @@ ssize_t record_finish(const struct reading *reading, ssize_t got);
 ssize_t record_read(const struct reading *reading); /* the whole read, real call included */
 int record_clear(
     int fd); /* control record at the head (splice's EINVAL): 1 gone, 0 end of file, -1 error, 2 none there */
-ssize_t record_at_end(int fd);    /* what a read that got 0 means: 0, or -1 for a truncated stream */
-ssize_t record_pending(int fd);   /* bytes of clear text that can be read now */
-bool record_ready(int fd);        /* false: poll says readable, but no whole record is there */
-bool record_rekeyed(int fd);      /* waits until the agent has changed the keys; false: it does not */
+ssize_t record_at_end(int fd);  /* what a read that got 0 means: 0, or -1 for a truncated stream */
+ssize_t record_pending(int fd); /* bytes of clear text that can be read now */
+bool record_ready(int fd);      /* false: poll says readable, but no whole record is there */
+bool record_rekeyed(int fd);    /* waits until the agent has changed the keys; false: it does not */
+static inline bool must_confirm(slot_t slot) { return (slot & (CONFIRM_IN | TICKETS_DUE)) != 0; }
 void record_close_notify(int fd); /* sends it, flushing what MSG_MORE held back */
 
 /* --- epoll and poll (call_epoll.c, call_poll.c) ------------------------------------------------------------------------ */
