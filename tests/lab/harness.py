@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +38,8 @@ KEY_UPDATE = bytes((24, 0, 0, 1, 0))
 ONE_EACH = tuple({(suite.kernel, version): (version, suite) for suite in SUITES for version in suite.versions}.values())
 """Version and suite, once for each of the kernel's ciphers."""
 BY_VERSION = {version: next(s for v, s in ONE_EACH if v is version) for version in Version}
+ABORT = struct.pack("=ii", 1, 0)
+"""struct linger: close() is a RST."""
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -60,7 +61,7 @@ def receiving(keys: TxKeys) -> RxKeys:
 def seal_any(keys: TxKeys, number: int, data: bytes) -> bytes:
     """Make a record of any type: `RecordProtection` makes only those of the RFC."""
     cipher = aead(keys.suite, keys.key)
-    mask = (int.from_bytes(keys.iv) ^ keys.sequence).to_bytes(len(keys.iv))
+    mask = (int.from_bytes(keys.iv) ^ keys.sequence).to_bytes(12)
     if keys.version is Version.TLS13:
         header = struct.pack(">BHH", DATA, 0x0303, len(data) + 17)
         return header + cipher.encrypt(mask, data + bytes([number]), header)
@@ -113,8 +114,12 @@ class Link:
 
     def put_type(self, number: int, data: bytes) -> bytes:
         """Send a record of any type, known or not, made like `seal` does it."""
-        self._seal.sequence, sequence = self._seal.sequence + 1, self._seal.sequence
-        return self.put_raw(seal_any(replace(self.from_peer, sequence=sequence), number, data))
+        self._seal.sequence += 1
+        return self.put_raw(seal_any(self.from_peer.at(self._seal.sequence - 1), number, data))
+
+    def put_at(self, sequence: int, number: int, data: bytes) -> bytes:
+        """Send a record under another number than the next."""
+        return self.put_raw(seal_any(self.from_peer.at(sequence), number, data))
 
     def put_raw(self, data: bytes) -> bytes:
         """Send bytes from the peer, and wait until they have arrived."""
@@ -195,6 +200,23 @@ def _count(sock: socket.socket, request: int) -> int:
     answer = array.array("i", [0])
     fcntl.ioctl(sock, request, answer)
     return answer[0]
+
+
+def counter(name: str) -> int:
+    """One of /proc/net/tls_stat."""
+    rows = dict(line.split() for line in Path("/proc/net/tls_stat").read_text().splitlines())
+    return int(rows[name])
+
+
+def zerocopy_receive(sock: socket.socket, size: int = 4096) -> bytes:
+    """Read with getsockopt(TCP_ZEROCOPY_RECEIVE): struct tcp_zerocopy_receive, with copybuf alone."""
+    buffer = ctypes.create_string_buffer(size)
+    request = ctypes.create_string_buffer(
+        struct.pack("=QIIIiQiI16x", 0, 0, 0, 0, 0, ctypes.addressof(buffer), size, 0), 56
+    )
+    length = ctypes.c_uint32(40)
+    libc_result(libc.getsockopt(sock.fileno(), socket.IPPROTO_TCP, 35, request, ctypes.byref(length)))
+    return buffer.raw[: struct.unpack_from("=i", request, 32)[0]]
 
 
 def error_of(call: Callable[..., object], *arguments: object) -> int:
