@@ -122,4 +122,4 @@ def fork_agent(options: dict[str, Any], engine: str, log: Path) -> Path:
     def body(path: Path, ready: int) -> None:
         run(AgentSettings(policy=policy, socket_path=path, log=log, ready_fd=ready))
 
-    return start_agent(body, runtime_directory({}), log)
+    return start_agent(body, runtime_directory(os.environ), log)

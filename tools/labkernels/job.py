@@ -71,6 +71,7 @@ def guest_environment(host: Mapping[str, str], project: Path, kernel: str) -> di
         "PATH": os.pathsep.join(path),
         "HOME": host.get("HOME", "/root"),
         "TMPDIR": SCRATCH,
+        "XDG_RUNTIME_DIR": SCRATCH,  # where sockets can be bound: not on the host's file systems
         "PYTHONUNBUFFERED": "1",  # what it prints arrives while it runs
         # Root in the guest must leave no caches in the checkout that its owner cannot remove.
         "PYTHONDONTWRITEBYTECODE": "1",
