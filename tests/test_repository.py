@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ktls", "policy", "offload")
 LINES_MAX = 300
 
-# Modules without a test file of their own name. This list can only get shorter. Those of the agent are held by its tests
-# as a process (tests/agent/test_connection.py, test_server.py), the pump by tests/ktls/test_relay.py.
+# Modules without a test file of their own name. This list can only get shorter. Those of the agent are held by its
+# tests as a process (tests/agent/test_connection.py, test_server.py), the pump by tests/ktls/test_relay.py.
 UNTESTED = {
     "ktls/agent/asked.py",
     "ktls/agent/gate.py",

@@ -30,7 +30,7 @@ SEEN_BY_PROGRAMS = {
     errors.Truncated: errno.ECONNRESET,
     errors.AgentUnreachable: errno.ECONNREFUSED,
     errors.Denied: errno.EACCES,
-    kernel_errors.UlpUnavailable: errno.ENOENT,
+    kernel_errors.UlpUnavailable: errno.EPROTONOSUPPORT,
 }
 
 
