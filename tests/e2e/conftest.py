@@ -17,6 +17,10 @@ from tests.e2e.harness import PROGRAMS, SETTINGS, Program, as_words, can_rekey, 
 from tests.e2e.peer import OPENED
 
 
+FOLDER = Path(__file__).parent
+QUICK = ("test_flowcharts.py", "test_foreign_peers.py")  # for everyday work, `make test-fast`
+
+
 @pytest.fixture(scope="session")
 def engine() -> str:
     """Which engine protects the connections of this run."""
@@ -24,7 +28,10 @@ def engine() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the half of the KeyUpdate tests that is about the other kind of kernel."""
+    """Leave out the half of the KeyUpdate tests that is about the other kind of kernel; most here is for `make test`."""
+    for item in items:
+        if item.path.parent == FOLDER and item.path.name not in QUICK:
+            item.add_marker("slow")
     marked = [item for item in items if item.get_closest_marker("rekey") or item.get_closest_marker("no_rekey")]
     if not marked:
         return
