@@ -16,7 +16,6 @@ import pytest
 from tests.e2e.harness import PROGRAMS, SETTINGS, Program, as_words, can_rekey, fork_agent, listens, until
 from tests.e2e.peer import OPENED
 
-
 FOLDER = Path(__file__).parent
 QUICK = ("test_flowcharts.py", "test_foreign_peers.py")  # for everyday work, `make test-fast`
 
@@ -28,7 +27,7 @@ def engine() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the half of the KeyUpdate tests that is about the other kind of kernel; most here is for `make test`."""
+    """Leave out the KeyUpdate tests about the other kind of kernel; most of what is here is for `make test`."""
     for item in items:
         if item.path.parent == FOLDER and item.path.name not in QUICK:
             item.add_marker("slow")

@@ -29,11 +29,8 @@ def s_server(tls_files, free_port, site):
         port = free_port()
         words = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-WWW", *VERSION[version]]
         words += ["-cert", str(tls_files.cert), "-cert_chain", str(tls_files.cert), "-key", str(tls_files.key)]
-        running.append(
-            subprocess.Popen(
-                words, cwd=site, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-        )
+        silent = subprocess.DEVNULL
+        running.append(subprocess.Popen(words, cwd=site, stdin=silent, stdout=silent, stderr=silent))
         until(lambda: listens(port), "s_server")
         return port
 
