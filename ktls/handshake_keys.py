@@ -59,8 +59,10 @@ class HandshakeKeys:
                 continue
             if record[0] == ContentType.APPLICATION_DATA or self._role in self._changed:
                 self._protected.append(record)
-            # Also behind a change_cipher_spec, which in TLS 1.3 a HelloRetryRequest may bring.
-            if record[HEADER_LENGTH : HEADER_LENGTH + 1] == bytes([SERVER_HELLO]):
+            # Also behind a change_cipher_spec, which in TLS 1.3 a HelloRetryRequest may bring; never in a protected
+            # record, whose first byte may be any.
+            is_hello = record[0] == ContentType.HANDSHAKE and record[HEADER_LENGTH:][:1] == bytes([SERVER_HELLO])
+            if is_hello:
                 self._server_hello = record[HEADER_LENGTH:]
 
     def received(self, record: bytes) -> None:

@@ -3,6 +3,7 @@
 import socket
 import ssl
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -1040,3 +1041,23 @@ def test_how_the_bytes_come_makes_no_difference(world, version, cuts):
     )
     kinds = [type(event) for event in outcome.events if not isinstance(event, NeedBytes)]
     assert kinds == [SendBytes, SendBytes, Established]
+
+
+def test_connections_that_share_an_environment_in_threads_do_not_mix_up(world, shop):
+    """Each thread gets its own outcome, though contexts, callbacks and sessions are the same for all."""
+    environment = world.as_server(replace(shop, trust=(str(world.ca_file),)), client_auth="full", alpn=("h2",))
+    stranger = hp.save(world.folder, "threads", trustme.CA().issue_cert("visitor.example"))
+
+    def good() -> None:
+        peer = stdlib_client(world.ca_file, pair=world.client, alpn=["h2"])
+        check_keys(run(Handshake(environment), peer), peer)
+
+    def untrusted() -> None:
+        assert type(run(Handshake(environment), stdlib_client(world.ca_file, pair=stranger)).failed) is UnknownIssuer
+
+    def no_protocol() -> None:
+        assert "imap" in str(run(Handshake(environment), stdlib_client(world.ca_file, alpn=["imap"])).failed)
+
+    with ThreadPoolExecutor(8) as pool:
+        for result in [pool.submit(work) for _ in range(20) for work in (good, untrusted, no_protocol)]:
+            result.result()

@@ -64,3 +64,14 @@ def test_keys_are_not_derived_without_a_handshake(driver):
 def test_notes_belong_to_one_connection(driver):
     assert driver.connection.get_app_data() is driver._notes
     assert isinstance(driver._notes, Notes)
+
+
+def test_a_protected_record_is_never_taken_for_a_server_hello(tls_files):
+    """One in 256 begins with the same byte."""
+    keyring = Keyring("ring", tls_files.cert, tls_files.key, trust=())
+    keys = Handshake(Environment(TlsParameters(Role.SERVER, keyring)))._keys
+    hello, change = bytes.fromhex("16030300020200"), bytes.fromhex("140303000101")
+    keys.sent(hello + change + bytes.fromhex("17030300020255"))
+    assert keys._server_hello == b"\x02\x00"
+    keys.sent(bytes.fromhex("16030300020211"))  # behind a HelloRetryRequest's change_cipher_spec
+    assert keys._server_hello == b"\x02\x11"
