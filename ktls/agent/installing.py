@@ -57,6 +57,7 @@ class KeyInstaller:
             session.version,
             session.suite,
             application_controlled=action.application_controlled,
+            device=self._device(),
         )
         if choice.engine is Engine.RELAY:
             return choice
@@ -79,6 +80,14 @@ class KeyInstaller:
             "t": session.role is Role.CLIENT and session.version is Version.TLS13,
         }
         return "".join(letter for letter, applies in letters.items() if applies)
+
+    def _device(self) -> str | None:
+        """The card that could do it; looked for only where there is one that can."""
+        if not self._capabilities.tx_devices:
+            return None
+        from ktls.route import device_to  # noqa: PLC0415 - heavy, and for machines with such a card
+
+        return device_to(self._sock.getpeername()[0])
 
     def _refused(self, error: KernelError) -> None:
         if self._action.engine not in FALLING_BACK:
