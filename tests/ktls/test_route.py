@@ -1,6 +1,7 @@
 """The device towards an address is the routing table's."""
 
 import pytest
+
 from ktls.route import device_to
 
 
