@@ -11,6 +11,7 @@ from tests.e2e.peer import stream_digest
 
 ETH_P_ALL = 3
 SO_RCVBUFFORCE = 33
+SYN = 2
 MARK = bytes(range(200, 232))  # 32 bytes of the stream that programs/transfer.py sends
 SIZE = 100_000
 
@@ -19,7 +20,9 @@ class Capture:
     """Every TCP payload to or from a port on the loopback interface, by direction."""
 
     def __init__(self, port: int) -> None:
-        self.port, self.payloads, self.stopping = port, {"to": bytearray(), "from": bytearray()}, False
+        self.port, self.stopping = port, False
+        self.first: dict[str, int] = {}  # sequence number of the first byte, by direction
+        self.segments: dict[str, dict[int, bytes]] = {"to": {}, "from": {}}
         self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
         self.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 32 << 20)
         self.sock.bind(("lo", ETH_P_ALL))
@@ -36,10 +39,26 @@ class Capture:
         if packet[0] >> 4 != 4 or packet[9] != socket.IPPROTO_TCP:
             return
         tcp = packet[(packet[0] & 15) * 4 :]
-        source, target = struct.unpack_from("!HH", tcp)
+        source, target, sequence = struct.unpack_from("!HHI", tcp)
         payload = tcp[(tcp[12] >> 4) * 4 :]
-        if self.port in (source, target):
-            self.payloads["to" if target == self.port else "from"] += payload
+        if self.port not in (source, target):
+            return
+        direction = "to" if target == self.port else "from"
+        if tcp[13] & SYN:
+            self.first[direction] = sequence + 1
+        elif payload:
+            at = (sequence - self.first[direction]) % 2**32
+            self.segments[direction][at] = max(self.segments[direction].get(at, b""), payload, key=len)
+
+    def streams(self) -> dict[str, bytearray]:
+        """What crossed, each byte once: TCP may have sent some of them again."""
+        whole = {}
+        for direction, segments in self.segments.items():
+            data = whole[direction] = bytearray()
+            for at, payload in sorted(segments.items()):
+                assert at <= len(data), f"bytes {len(data)} to {at} {direction} the port were not captured"
+                data += payload[len(data) - at :]
+        return whole
 
     def stop(self) -> dict[str, bytearray]:
         self.stopping = True
@@ -47,7 +66,7 @@ class Capture:
             poke.sendto(b"x", ("127.0.0.1", 9))
         self.thread.join(10)
         self.sock.close()
-        return self.payloads
+        return self.streams()
 
 
 @pytest.fixture

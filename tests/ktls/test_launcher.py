@@ -17,6 +17,7 @@ from ktls.errors import AgentUnreachable, Denied, PolicyError, Uncovered, UsageE
 from ktls.run_options import RunOptions
 
 pytestmark = pytest.mark.skipif(not launcher.SHIM.exists(), reason="the shim is not built")
+STANDARD = (1 << 31) - 1  # the signals with names: what is done with the others is libc's and our parent's business
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ def test_signals_are_as_the_shell_left_them(agent, ignored):
     environment = {**os.environ, "KTLS_AGENT": agent.getsockname()}
     result = subprocess.run(shell, env=environment, capture_output=True, text=True, check=True)
     found = dict(line.split(":\t") for line in result.stdout.splitlines())
-    assert int(found["SigIgn"], 16) == 1 << (ignored - 1)
+    assert int(found["SigIgn"], 16) & STANDARD == 1 << (ignored - 1)
     assert int(found["SigBlk"], 16) == 0
 
 
