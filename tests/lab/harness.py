@@ -87,10 +87,14 @@ class Link:
         self._seal, self._open = RecordProtection(self.from_peer), RecordProtection(receiving(self.tx))
         self._reader = RecordReader()
         self._put = 0
-        if attached or keyed:
-            kernel.attach(self.end)
-        if keyed:
-            self.install()
+        try:
+            if attached or keyed:
+                kernel.attach(self.end)
+            if keyed:
+                self.install()
+        except BaseException:
+            self.close()
+            raise
 
     def install(self) -> None:
         """Put both directions' keys into the kernel."""
