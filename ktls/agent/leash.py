@@ -148,7 +148,7 @@ class Leash:
             except BlockingIOError:
                 await self._wire.readable()
                 continue
-            if not record.data:
+            if record.is_end:
                 return
 
 

@@ -305,6 +305,8 @@ ssize_t record_finish(const struct reading *reading, ssize_t got)
             if (next < 0 && errno != EAGAIN && errno != EIO && errno != EKEYEXPIRED)
                 return is_broken(errno) ? final_error(reading->fd, EPROTO) : -1;
         } else {
+            if (errno == ECONNRESET) /* once it has been told, kTLS lets writes succeed into nothing; TCP says EPIPE */
+                slot_flag(reading->fd, SHUT_WRITE);
             return is_broken(errno) ? final_error(reading->fd, EPROTO) : -1;
         }
         got = real_read(reading);
