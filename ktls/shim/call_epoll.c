@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "real.h"
 
@@ -149,13 +148,6 @@ static int correct(int set, struct epoll_event *events, int count, bool *partial
     if (kept == 0 && *partial)
         real(poll)(NULL, 0, PARTIAL_PAUSE_MS);
     return kept;
-}
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static int wait_with(int set, struct epoll_event *events, int maximum, int timeout, const sigset_t *mask)

@@ -5,18 +5,10 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "real.h"
 
 enum { PARTIAL_PAUSE_MS = 1 }; /* between looks at a record that is not all there (kernels before 6.5) */
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static int remaining(int64_t deadline)
 {

@@ -103,20 +103,7 @@ EXPORT ssize_t recvfrom(int fd, void *restrict buffer, size_t length, int flags,
 }
 
 /* Descriptors that arrive from another process may take numbers that we knew as something else. */
-static void note_descriptors(const struct msghdr *header)
-{
-    struct cmsghdr *message = header->msg_controllen ? CMSG_FIRSTHDR(header) : NULL;
-    for (; message; message = CMSG_NXTHDR((struct msghdr *)(uintptr_t)header, message)) {
-        if (message->cmsg_level != SOL_SOCKET || message->cmsg_type != SCM_RIGHTS)
-            continue;
-        size_t count = (message->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(message) + i * sizeof fd, sizeof fd);
-            slot_set(fd, UNKNOWN);
-        }
-    }
-}
+static void look_afresh(int fd) { slot_set(fd, UNKNOWN); }
 
 static ssize_t tls_recvmsg(int fd, struct msghdr *header, int flags)
 {
@@ -135,7 +122,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *header, int flags)
         return tls_recvmsg(fd, header, flags);
     ssize_t got = real(recvmsg)(fd, header, flags);
     if (got >= 0 && unlikely(header->msg_controllen > 0))
-        note_descriptors(header);
+        each_passed(header, look_afresh);
     return got;
 }
 

@@ -103,20 +103,10 @@ static bool sets_record_type(const struct msghdr *header)
 }
 
 /* A descriptor handed to another process must be the socket, not a gate that only this shim can open. */
-static void settle_descriptors(const struct msghdr *header)
+static void settle(int fd)
 {
-    struct cmsghdr *message = header->msg_controllen ? CMSG_FIRSTHDR(header) : NULL;
-    for (; message; message = CMSG_NXTHDR((struct msghdr *)(uintptr_t)header, message)) {
-        if (message->cmsg_level != SOL_SOCKET || message->cmsg_type != SCM_RIGHTS)
-            continue;
-        size_t count = (message->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(message) + i * sizeof fd, sizeof fd);
-            if (is_tls(slot_of(fd)))
-                gate_wait(fd, true, 0);
-        }
-    }
+    if (is_tls(slot_of(fd)))
+        gate_wait(fd, true, 0);
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
@@ -129,7 +119,7 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
     }
     if (likely(!is_tls(slot_of(fd)))) {
         if (unlikely(header->msg_controllen > 0))
-            settle_descriptors(header);
+            each_passed(header, settle);
         return real(sendmsg)(fd, header, flags);
     }
     if (!may_write(fd, flags, &slot))

@@ -74,6 +74,8 @@ static inline bool is_hidden(int fd) { return shim_base > 0 && fd >= shim_base &
 int hide(int fd, int at, bool cloexec); /* copies fd to exactly `at`; -1 with EMFILE when it is taken */
 bool has_cloexec(int fd);
 void forget(int fd); /* after the descriptor is closed: closes its hidden twin */
+void each_passed(const struct msghdr *header, void (*act)(int fd)); /* every descriptor in its SCM_RIGHTS */
+int64_t now_ms(void);                                               /* monotonic */
 
 /* --- the gate (gate.c) and the channel (channel.c) ------------------------------------------------------------------ */
 

@@ -4,6 +4,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "real.h"
 
@@ -118,4 +119,26 @@ void forget(int fd)
     slot_set(fd, UNKNOWN);
     real(close)(hidden(fd));
     errno = saved;
+}
+
+void each_passed(const struct msghdr *header, void (*act)(int fd))
+{
+    struct cmsghdr *message = header->msg_controllen ? CMSG_FIRSTHDR(header) : NULL;
+    for (; message; message = CMSG_NXTHDR((struct msghdr *)(uintptr_t)header, message)) {
+        if (message->cmsg_level != SOL_SOCKET || message->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (message->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(message) + i * sizeof fd, sizeof fd);
+            act(fd);
+        }
+    }
+}
+
+int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }

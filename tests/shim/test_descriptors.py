@@ -243,3 +243,18 @@ def test_the_end_of_a_relayed_stream_is_what_the_agent_noted_on_the_socket(opene
         request.tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, mark)
     request.gate.shutdown(socket.SHUT_WR)
     assert output(program) == [seen]
+
+
+def test_a_descriptor_is_passed_on_only_when_its_gate_has_opened(agent, preloaded, listener):
+    """Who receives it may not have the shim: it gets the socket, never the gate."""
+    code = (
+        "s = socket.socket(); s.setblocking(False); s.connect_ex(('127.0.0.1', port)); print('gated', flush=True)\n"
+        "a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [s.fileno()]); _, fds, _, _ = socket.recv_fds(b, 1, 1)\n"
+        "t = socket.socket(fileno=fds[0]); print(t.family == socket.AF_INET, t.send(b'passed'))"
+    )
+    program = preloaded(code, port=listener.port)
+    request = agent.protect()
+    assert line(program) == "gated"
+    request.outcome("K")
+    assert output(program) == ["True 6"]
+    assert listener.accept().recv(6) == b"passed"
