@@ -249,7 +249,8 @@ def test_a_descriptor_is_passed_on_only_when_its_gate_has_opened(agent, preloade
     """Who receives it may not have the shim: it gets the socket, never the gate."""
     code = (
         "s = socket.socket(); s.setblocking(False); s.connect_ex(('127.0.0.1', port)); print('gated', flush=True)\n"
-        "a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [s.fileno()]); _, fds, _, _ = socket.recv_fds(b, 1, 1)\n"
+        "a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [s.fileno()])\n"
+        "_, fds, _, _ = socket.recv_fds(b, 1, 1)\n"
         "t = socket.socket(fileno=fds[0]); print(t.family == socket.AF_INET, t.send(b'passed'))"
     )
     program = preloaded(code, port=listener.port)
