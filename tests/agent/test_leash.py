@@ -54,7 +54,8 @@ class Kernel:
         return ()
 
     def read_record(self, sock: socket.socket) -> Record:
-        return Record(ContentType.APPLICATION_DATA, sock.recv(1000, socket.MSG_DONTWAIT), True)
+        data = sock.recv(1000, socket.MSG_DONTWAIT)
+        return Record(ContentType.APPLICATION_DATA if data else None, data, True)
 
 
 @pytest.fixture
