@@ -17,7 +17,7 @@ from tests.e2e.harness import PROGRAMS, SETTINGS, Program, as_words, can_rekey, 
 from tests.e2e.peer import OPENED
 
 FOLDER = Path(__file__).parent
-QUICK = ("test_flowcharts.py", "test_foreign_peers.py")  # for everyday work, `make test-fast`
+QUICK = ("test_foreign_peers.py",)  # for everyday work, `make test-fast`
 
 
 @pytest.fixture(scope="session")
