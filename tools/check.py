@@ -66,7 +66,7 @@ def steps() -> dict[str, list[Command]]:
     """Name the steps and what they run."""
     tool = {name: str(BIN / name) for name in ("ruff", "mypy", "lint-imports", "clang-format")}
     c_files = (*sources("ktls/shim/*.[ch]"), *sources("tests/**/*.c"))
-    both = tuple(folder for folder in ("tests/lab", "tests/e2e") if (ROOT / folder).is_dir())
+    both = tuple(folder for folder in ("tests/lab", "tests/e2e", "tests/contract") if (ROOT / folder).is_dir())
     kernel = {"KTLS_TEST_ENGINE": "kernel", "KTLS_REQUIRE_LAB": "1"}
     return {
         "lint": [
