@@ -10,13 +10,13 @@ export KTLS_REQUIRE_LAB ?= 1
 endif
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup setup-lab demo demo-lab test test-fast lint format sanitize bench clean
+.PHONY: help setup setup-lab setup-programs demo demo-lab test test-fast lint format sanitize bench programs clean
 help:
 	@echo "make demo       an unmodified http.server and curl talk TLS, and the wire is shown to carry none of it in clear"
 	@echo "make demo-lab   the same through kTLS, in user-mode Linux"
 	@echo "make test       everything CI runs: lint, native tests, the lab kernels (under 15 minutes)"
 	@echo "make test-fast  lint and the quick tests (under a minute)"
-	@echo "make lint | format | sanitize | bench | clean"
+	@echo "make lint | format | sanitize | bench | programs | clean"
 
 # --- set up: quick when there is nothing to do -----------------------------------------------------------------------
 
@@ -38,6 +38,9 @@ setup-lab: setup
 	@tools/packages lab
 	@tools/lab setup
 
+setup-programs: setup
+	@tools/packages programs
+
 # --- see it ----------------------------------------------------------------------------------------------------------
 
 demo: setup
@@ -48,7 +51,7 @@ demo-lab: setup-lab
 
 # --- check it --------------------------------------------------------------------------------------------------------
 
-test: setup-lab
+test: setup-lab setup-programs
 	@$(CHECK) lint native uml qemu
 
 test-fast: setup
@@ -70,6 +73,14 @@ sanitize: setup
 
 bench: setup
 	@$(BIN)/python -m pytest -q --benchmark-enable --benchmark-only tests
+
+# Real programs with and without us, natively and in user-mode Linux; what came out is written to docs/programs.md.
+MEASURED = $(BIN)/python -m pytest -q -p no:cacheprovider tests/programs
+programs: setup-lab setup-programs
+	@rm -f build/programs-*.json
+	@KTLS_PROGRAMS_MEASURE=1 KTLS_TEST_ENGINE=relay $(MEASURED)
+	@KTLS_PROGRAMS_MEASURE=1 KTLS_TEST_ENGINE=kernel KTLS_REQUIRE_LAB=1 tools/lab uml -- $(CURDIR)/$(MEASURED)
+	@$(BIN)/python tools/programs.py
 
 clean:
 	rm -rf build dist *.egg-info .venv/.ready .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -80,7 +80,9 @@ def steps() -> dict[str, list[Command]]:
         "fast": [Command((*PYTEST, "-m", "not lab and not slow", *(f"tests/{folder}" for folder in FAST)))],
         "native": [Command((*PYTEST, "-m", "not lab", "tests"))],
         "uml": [
-            Command((LAB, "uml", "--", *PYTEST, *NO_CACHE, *both), kernel, ("linux.uml", LAB), held=True),
+            Command(
+                (LAB, "uml", "--", *PYTEST, *NO_CACHE, *both, "tests/programs"), kernel, ("linux.uml", LAB), held=True
+            ),
         ],
         "qemu": [
             Command((LAB, "qemu", "--", *PYTEST, *NO_CACHE, "-m", "qemu", *both), kernel, ("qemu-system-x86_64", LAB)),
