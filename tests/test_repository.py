@@ -19,7 +19,6 @@ LINES_MAX = 300
 # tests as a process (tests/agent/test_connection.py, test_server.py), the pump by tests/ktls/test_relay.py.
 UNTESTED = {
     "ktls/agent/asked.py",
-    "ktls/agent/gate.py",
     "ktls/agent/handshaking.py",
     "ktls/agent/installing.py",
     "ktls/agent/main.py",

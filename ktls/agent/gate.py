@@ -1,5 +1,6 @@
 """B, the agent's end of the gate: the verdict, the opening, and the news that the program is gone."""
 
+import contextlib
 import errno
 import secrets
 from collections.abc import Callable
@@ -55,11 +56,13 @@ class Gate:
 
         Raises:
             AgentProtocolError: the filler is not what the request said: whoever asked is no shim.
-            OSError: the program has gone.
         """
         self._bind(outcome, error, flags)
         if outcome is not Outcome.RELAY:
-            self.sock.send(OPEN_BYTE, _FLAGS)
+            # The program may have closed A a moment ago: whoever serves B now finds the end of file, once the filler
+            # before it is gone.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self.sock.send(OPEN_BYTE, _FLAGS)
         left = self.filler
         while left:
             try:
