@@ -351,12 +351,21 @@ slot_t gate_poll(int fd)
     return slot;
 }
 
+/* A thread gets these for what it does itself: none ends a wait. Language runtimes handle them, often without SA_RESTART. */
+static bool is_fault(int number)
+{
+    return number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL || number == SIGTRAP ||
+           number == SIGABRT;
+}
+
 /* After EINTR: would the kernel have gone on by itself? Yes if every handler in place was set with SA_RESTART. We cannot
  * see which signal came, so a program that mixes both kinds gets its EINTR. */
 static bool restarts(void)
 {
     for (int number = 1; number < NSIG; number++) {
         struct sigaction action;
+        if (is_fault(number))
+            continue;
         if (sigaction(number, NULL, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
             continue;
         if (!(action.sa_flags & SA_RESTART))

@@ -198,6 +198,24 @@ def test_a_signal_ends_the_wait_unless_its_handler_restarts(agent, preloaded, li
     assert output(program)[0].startswith("0 ")
 
 
+def test_a_handler_for_faults_does_not_end_a_wait_that_goes_on(agent, preloaded, listener):
+    """No wait is ended by SIGSEGV; runtimes and faulthandler handle it, without SA_RESTART."""
+    code = (
+        "import ctypes, faulthandler\nfaulthandler.enable()\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "signal.signal(signal.SIGALRM, lambda *_: None)\nsignal.siginterrupt(signal.SIGALRM, False)\n"
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "s = socket.socket(); a = struct.pack('=HH4s8x', 2, socket.htons(port), bytes([127, 0, 0, 1]))\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.2)\n"
+        "print(libc.connect(s.fileno(), a, 16), ctypes.get_errno())"
+    )
+    program = preloaded(code, port=listener.port)
+    request = agent.protect()
+    with pytest.raises(subprocess.TimeoutExpired):
+        program.wait(0.6)
+    request.outcome("K")
+    assert output(program)[0].startswith("0 ")
+
+
 def test_so_sndtimeo_bounds_a_connect(agent, preloaded, listener):
     code = (
         "s = socket.socket(); s.setsockopt(1, socket.SO_SNDTIMEO, struct.pack('ll', 0, 200000))\n"
