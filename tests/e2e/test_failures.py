@@ -381,4 +381,8 @@ def test_failed_connections_leave_no_descriptor_behind(covered, transfer_command
     for _ in range(failures):
         once(good=False)
     until(lambda: len(program.events("failed")) == failures, "the failures")
-    until(lambda: (fd_count(program.process.pid), fd_count(agent)) == before, f"descriptors to be back at {before}")
+    # At its "end" the first connection may still have had some that are closed by now.
+    until(
+        lambda: fd_count(program.process.pid) <= before[0] and fd_count(agent) <= before[1],
+        f"descriptors to be back at {before}",
+    )
