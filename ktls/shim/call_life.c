@@ -12,10 +12,10 @@ EXPORT int close(int fd)
         errno = EBADF;
         return -1;
     }
-    int result = real(close)(fd);
+    /* The twin first: from real(close) on, another thread may have the number back as a connection of its own. */
     if (unlikely(is_tls(slot)))
         forget(fd);
-    return result;
+    return real(close)(fd);
 }
 
 /* Closes the twins of [first, last]; those of descriptors that never were ours do not exist. */

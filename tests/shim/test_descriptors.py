@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import threading
 
 import pytest
 
@@ -259,3 +260,32 @@ def test_a_descriptor_is_passed_on_only_when_its_gate_has_opened(agent, preloade
     request.outcome("K")
     assert output(program) == ["True 6"]
     assert listener.accept().recv(6) == b"passed"
+
+
+def test_threads_that_open_and_close_at_once_never_meet_each_others_connections(agent, preloaded, listener):
+    # A number is free as soon as close() has taken it, and another thread may have it back at once for a new one.
+    code = (
+        "def work():\n"
+        "  try:\n"
+        "    for _ in range(400):\n"
+        "      with socket.socket() as s: s.connect(('127.0.0.1', port))\n"
+        "  except OSError as error: print(error, flush=True)\n"
+        "threads = [threading.Thread(target=work) for _ in range(4)]\n"
+        "for t in threads: t.start()\n"
+        "for t in threads: t.join()\n" + HIDDEN
+    )
+
+    def serve() -> None:
+        while request := agent.requests.get():
+            request.verdict("T")
+            request.outcome("R")
+            request.close()
+            listener.accept().close()
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        assert output(preloaded(code, port=listener.port)) == ["[]"]
+    finally:
+        agent.requests.put(None)
+        server.join()
