@@ -2,8 +2,9 @@
 
 The dynamic loader honours LD_PRELOAD, so a program without one (static, static-pie), of another word size or machine,
 or with another C library's loader, would run with its connections in clear and no word of it. musl's loader, for one,
-silently skips a library that it cannot load. Set-user-ID programs and those with file capabilities make the loader
-ignore LD_PRELOAD. Each of these is refused, and so is whatever cannot be understood.
+silently skips a library that it cannot load. Go programs speak to the kernel past libc, even dynamically linked ones.
+Set-user-ID programs and those with file capabilities make the loader ignore LD_PRELOAD. Each of these is refused, and
+so is whatever cannot be understood. The shim judges alike before every exec (ktls/shim/covered.c).
 
 `#!` scripts are judged by their interpreter, as deep as the kernel itself follows them.
 
@@ -23,11 +24,15 @@ SCRIPT_HEAD = 256  # bytes of a script's first line that the kernel looks at
 SCRIPT_DEPTH = 5  # scripts run by scripts, before the kernel says ELOOP
 PROGRAM_HEADERS_MAX = 65536  # bytes; the kernel's own bound in load_elf_phdrs()
 PATH_MAX = 4096
-PT_INTERP = 3
+SECTIONS_MAX = 512
+PT_INTERP, PT_NOTE = 3, 4
+GO_NOTE = struct.pack("<III4s", 4, 0, 4, b"Go\0\0")  # its build ID: name size, any size, type, name
+GO_SECTIONS = (b".go.buildinfo\0", b".gopclntab\0")
 
 _IDENT = struct.Struct("<4sBBB9x")  # magic, class, data, version
 _HEADER64 = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM64 = struct.Struct("<IIQQQQQQ")
+_SECTION64 = struct.Struct("<IIQQQQIIQQ")
 
 
 class Image(NamedTuple):
@@ -37,11 +42,13 @@ class Image(NamedTuple):
         bits: 32 or 64.
         machine: e_machine, for example 62 for x86-64; 0 where `bits` is 32.
         loader: path of the dynamic loader (PT_INTERP); None for a static program.
+        go: it was linked by Go.
     """
 
     bits: int
     machine: int
     loader: str | None
+    go: bool = False
 
 
 def read_image(path: Path) -> Image:
@@ -75,21 +82,38 @@ def _image(fd: int, path: Path) -> Image:
         raise Uncovered(f"{path} is an ELF file of unknown class {word} or byte order {order}")
     if word == 1:
         return Image(32, 0, None)
-    _, _, machine, _, _, table, _, _, _, entry_size, entries, *_ = _HEADER64.unpack(head)
+    _, _, machine, _, _, table, sections, _, _, entry_size, entries, _, count, names = _HEADER64.unpack(head)
     if entry_size != _PROGRAM64.size or entries * entry_size > PROGRAM_HEADERS_MAX:
         raise Uncovered(f"{path} has a malformed ELF header: {entries} program headers of {entry_size} bytes")
-    headers = _read(fd, table, entries * entry_size, path)
-    for kind, _, offset, _, _, size, _, _ in _PROGRAM64.iter_unpack(headers):
+    loader, go = None, _has_go_sections(fd, sections, min(count, SECTIONS_MAX), names)
+    for kind, _, offset, _, _, size, _, _ in _PROGRAM64.iter_unpack(_read(fd, table, entries * entry_size, path)):
         if kind == PT_INTERP:
             if not 1 < size <= PATH_MAX:
                 raise Uncovered(f"{path} has a malformed ELF header: a loader path of {size} bytes")
-            return Image(64, machine, os.fsdecode(_read(fd, offset, size, path).split(b"\0", 1)[0]))
-    return Image(64, machine, None)
+            loader = os.fsdecode(_read(fd, offset, size, path).split(b"\0", 1)[0])
+        elif kind == PT_NOTE:
+            note = _peek(fd, offset, len(GO_NOTE))
+            go = go or (note[:4], note[8:]) == (GO_NOTE[:4], GO_NOTE[8:])
+    return Image(64, machine, loader, go)
+
+
+def _has_go_sections(fd: int, table: int, count: int, names: int) -> bool:
+    headers = _peek(fd, table, count * _SECTION64.size)
+    sections = list(_SECTION64.iter_unpack(headers[: len(headers) // _SECTION64.size * _SECTION64.size]))
+    if names >= len(sections):
+        return False  # a program needs no section headers; the note tells as well
+    start = sections[names][4]
+    longest = max(map(len, GO_SECTIONS))
+    return any(_peek(fd, start + section[0], longest).startswith(GO_SECTIONS) for section in sections)
+
+
+def _peek(fd: int, offset: int, size: int) -> bytes:
+    # Past the largest file offset pread() raises, before it there may just be nothing.
+    return os.pread(fd, size, offset) if offset < 1 << 62 else b""
 
 
 def _read(fd: int, offset: int, size: int, path: Path) -> bytes:
-    # Past the largest file offset pread() raises, before it there may just be nothing.
-    data = os.pread(fd, size, offset) if offset < 1 << 62 else b""
+    data = _peek(fd, offset, size)
     if len(data) != size:
         raise Uncovered(f"{path} has a malformed ELF header: it points past the end of the file")
     return data
@@ -168,6 +192,10 @@ def _check_image(path: Path, image: Image, shim: Image, loader: str | None) -> N
         raise Uncovered(f"{path} is a {image.bits}-bit program, the shim is {shim.bits}-bit")
     if image.machine != shim.machine:
         raise Uncovered(f"{path} is for ELF machine {image.machine}, the shim for {shim.machine}")
+    if image.go:
+        raise Uncovered(f"{path} is a Go program: it speaks to the kernel past the shim")
+    if image.loader is None and loader is not None and path.name == Path(loader).name:
+        return  # the loader itself, started as a program, honours LD_PRELOAD
     if image.loader is None:
         raise Uncovered(
             f"{path} is statically linked: no shim can be loaded into it",

@@ -49,7 +49,7 @@ class CommandNotFound(UsageError):
 
 
 class CommandNotRunnable(UsageError):
-    """A file of that name, but not one that can be executed."""
+    """A file of that name that cannot be executed."""
 
     reason = "command-not-runnable"
 
@@ -110,10 +110,10 @@ def run(options: RunOptions) -> NoReturn:
         KtlsError: nothing was run.
     """
     covered = is_covered(os.environ)
-    if covered and (options.ports or options.policy):
+    if covered and (options.ports or options.policy or options.allow_uncovered):
         raise UsageError(
             "this process already runs under `ktls run`, whose policy stands",
-            hint="start it outside, or without --policy, --inbound and --outbound",
+            hint="start it outside, or without --policy, --inbound, --outbound and --allow-uncovered",
         )
     policy = load_policy(options, os.environ)
     path = find_command(options.command[0], os.environ.get("PATH", os.defpath))
@@ -135,7 +135,8 @@ def run(options: RunOptions) -> NoReturn:
     except Uncovered:
         if not options.allow_uncovered:
             raise
-    _exec(path, options.command, covered_environment(os.environ, preload, agent, base))
+    environment = covered_environment(os.environ, preload, agent, base, allow_uncovered=options.allow_uncovered)
+    _exec(path, options.command, environment)
 
 
 def load_policy(options: RunOptions, environment: Mapping[str, str]) -> "Policy | None":
@@ -240,15 +241,15 @@ def is_covered(environment: Mapping[str, str]) -> bool:
     return "KTLS_FD_BASE" in environment and any(Path(library).name == SHIM.name for library in preloaded)
 
 
-def covered_environment(environment: Mapping[str, str], preload: list[str], agent: Path, base: int) -> dict[str, str]:
+def covered_environment(
+    environment: Mapping[str, str], preload: list[str], agent: Path, base: int, *, allow_uncovered: bool = False
+) -> dict[str, str]:
     """Make the program's environment: its own, and what the shim needs."""
     earlier = environment.get("LD_PRELOAD", "")
-    return {
-        **environment,
-        "LD_PRELOAD": ":".join([*preload, earlier] if earlier else preload),
-        "KTLS_AGENT": str(agent),
-        "KTLS_FD_BASE": str(base),
-    }
+    made = {name: value for name, value in environment.items() if name != "KTLS_UNCOVERED"}
+    made["LD_PRELOAD"] = ":".join([*preload, earlier] if earlier else preload)
+    made |= {"KTLS_AGENT": str(agent), "KTLS_FD_BASE": str(base)}
+    return made | ({"KTLS_UNCOVERED": "allow"} if allow_uncovered else {})
 
 
 def connect(agent: Path) -> socket.socket:

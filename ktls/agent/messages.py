@@ -29,6 +29,7 @@ OPEN_BYTE = b"!"
 _REQUEST = struct.Struct("=4sBBHIHH28s")
 _VERDICT = struct.Struct("=cc2xi")
 _IN_PROGRESS = 1
+_NOTICE_KIND, _NOTICE_ALLOWED = 3, 2
 _SOCKADDR_IN, _SOCKADDR_IN6 = 16, 28
 _HOST_NAME_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:%")
 
@@ -77,6 +78,42 @@ class Request:
     filler: int
     address: Address | None
     name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A program was to be started that the shim does not reach.
+
+    Args:
+        text: its path and why.
+        allowed: it was started all the same, as --allow-uncovered says.
+    """
+
+    text: str
+    allowed: bool
+
+
+def parse_message(data: bytes, descriptors: int) -> Request | Notice:
+    """Read what a shim sent: `parse_request`, or a notice of docs/protocol.md.
+
+    Raises:
+        AgentProtocolError: anything in it is not version 1; nothing has been kept.
+    """
+    if len(data) < _REQUEST.size or data[:6] != MAGIC + bytes((VERSION, _NOTICE_KIND)):
+        return parse_request(data, descriptors)
+    *_, flags, filler, address_length, length, _ = _REQUEST.unpack_from(data)
+    if descriptors or flags & ~_NOTICE_ALLOWED or filler or address_length:
+        raise AgentProtocolError("notice with descriptors or fields that only a request has")
+    if len(data) != _REQUEST.size + length or len(data) > MAX_REQUEST:
+        raise AgentProtocolError(f"notice of {len(data)} bytes with a text of {length}: lengths do not add up")
+    return Notice(data[_REQUEST.size :].decode(errors="replace"), bool(flags))
+
+
+def pack_notice(notice: Notice) -> bytes:
+    """Write a notice, as the shim does. For tests."""
+    text = notice.text.encode()
+    flags = _NOTICE_ALLOWED if notice.allowed else 0
+    return _REQUEST.pack(MAGIC, VERSION, _NOTICE_KIND, flags, 0, 0, len(text), b"") + text
 
 
 def parse_request(data: bytes, descriptors: int) -> Request:

@@ -17,7 +17,7 @@ from pathlib import Path
 from ktls.agent.asked import Asked
 from ktls.agent.connection import Connection
 from ktls.agent.gate import Gate
-from ktls.agent.messages import DESCRIPTORS, MAX_REQUEST, VerdictCode, parse_request
+from ktls.agent.messages import DESCRIPTORS, MAX_REQUEST, Request, VerdictCode, parse_message
 from ktls.agent.programs import program_of
 from ktls.agent.shared import Shared
 from ktls.errors import AgentProtocolError, ResourceExhausted
@@ -152,12 +152,14 @@ class Server:
     def _take(self, message: _Message) -> bool:
         """False when it is malformed."""
         try:
-            asked = _asked(message)
+            asked = self._understand(message)
         except AgentProtocolError as error:
             self._shared.report.write(
                 "malformed", {"pid": message.pid, "error": error.reason, "message": error.message}
             )
             return False
+        if asked is None:
+            return True
         self._count += 1
         if len(self._connections) >= self._most:
             self._refuse(asked)
@@ -168,6 +170,23 @@ class Server:
             self._connections[task] = connection
             task.add_done_callback(self._ended)
         return True
+
+    def _understand(self, message: _Message) -> Asked | None:
+        """A request; None for a notice, which is written down. Takes over the message's descriptors, or closes them."""
+        owned = list(message.fds)
+        try:
+            if message.truncated:
+                raise AgentProtocolError(f"request with more than {MAX_REQUEST} bytes or too many descriptors")
+            said = parse_message(message.data, len(message.fds))
+            program = program_of(message.pid, message.uid, message.gid)
+            if isinstance(said, Request):
+                return Asked(said, *_sockets(owned), program)
+        finally:
+            for fd in owned:
+                os.close(fd)
+        facts = {"pid": message.pid, "program": program.path, "message": said.text, "allowed": said.allowed}
+        self._shared.report.write("uncovered", facts)
+        return None
 
     def _refuse(self, asked: Asked) -> None:
         failure = ResourceExhausted(f"{self._most} connections are served already")
@@ -211,24 +230,16 @@ def _receive(channel: _Channel) -> _Message | None:
     return _Message(data, fds, bool(got & (socket.MSG_CTRUNC | socket.MSG_TRUNC)), pid, uid, gid)
 
 
-def _asked(message: _Message) -> Asked:
-    """Check a message; takes over its descriptors, or closes them."""
-    owned = list(message.fds)
+def _sockets(owned: list[int]) -> tuple[socket.socket, socket.socket]:
+    """R and B out of a request's descriptors, which are then no longer in `owned`."""
+    r, b = (_socket(fd, owned) for fd in list(owned))
     try:
-        if message.truncated:
-            raise AgentProtocolError(f"request with more than {MAX_REQUEST} bytes or too many descriptors")
-        request = parse_request(message.data, len(message.fds))
-        r, b = (_socket(fd, owned) for fd in message.fds)
-        try:
-            _check(r, b)
-        except (AgentProtocolError, OSError) as error:
-            r.close()
-            b.close()
-            raise AgentProtocolError(str(error)) from error
-    finally:
-        for fd in owned:
-            os.close(fd)
-    return Asked(request, r, b, program_of(message.pid, message.uid, message.gid))
+        _check(r, b)
+    except (AgentProtocolError, OSError) as error:
+        r.close()
+        b.close()
+        raise AgentProtocolError(str(error)) from error
+    return r, b
 
 
 def _socket(fd: int, owned: list[int]) -> socket.socket:

@@ -1,131 +1,162 @@
-/* exec and posix_spawn: a child is covered like its parent, whatever environment it is given. */
+/* exec and posix_spawn: a child is covered like its parent, or it is not started. */
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "real.h"
 
 extern char **environ;
 
-enum {
-    VARIABLES = 3,
-    VARIABLE_MAX = PATH_MAX + 32,
-    ENTRIES_MAX = 4096,
-    ARGUMENTS_MAX = 4096,
-    PRELOAD_MAX = 2 * PATH_MAX
-};
+enum { ARGUMENTS_MAX = 4096 };
 
-/* Copies from our own start: programs overwrite what getenv() gave (process titles). */
-static char kept[VARIABLES][VARIABLE_MAX];
-static const char *const names[VARIABLES] = {"LD_PRELOAD", "KTLS_AGENT", "KTLS_FD_BASE"};
-
-void exec_remember(void)
+static void add(char text[NOTICE_MAX], size_t *length, const char *part)
 {
-    for (int i = 0; i < VARIABLES; i++) {
-        const char *value = shim_getenv(names[i]);
-        size_t name = strlen(names[i]), length = value ? strlen(value) : 0;
-        if (value == NULL || name + length + 2 > VARIABLE_MAX)
-            continue;
-        memcpy(kept[i], names[i], name);
-        kept[i][name] = '=';
-        memcpy(kept[i] + name + 1, value, length + 1);
+    size_t size = strlen(part);
+    size = size < NOTICE_MAX - *length ? size : NOTICE_MAX - *length;
+    memcpy(text + *length, part, size);
+    *length += size;
+}
+
+/* Says so where a person looks, unless that is a connection of the program's (inetd's children), and in the agent's report. */
+static void tell(const char *path, const char *why, bool allowed)
+{
+    char text[NOTICE_MAX];
+    size_t length = 0;
+    struct stat status;
+    add(text, &length, path);
+    add(text, &length, " ");
+    add(text, &length, why);
+    channel_notice(text, length, allowed);
+    if (fstat(STDERR_FILENO, &status) != 0 || S_ISSOCK(status.st_mode))
+        return;
+    char line[NOTICE_MAX];
+    length = 0;
+    add(line, &length, "ktls: ");
+    add(line, &length, path);
+    add(line, &length, " ");
+    add(line, &length, why);
+    add(line, &length, allowed ? ": WARNING: it runs in clear, as --allow-uncovered says\n" : ": not started\n");
+    ssize_t unused = real(write)(STDERR_FILENO, line, length);
+    (void)unused;
+}
+
+/* 0, or the errno of an exec that must not be: the shim would not be in the new program. */
+static int judge(int directory, const char *path, int flags)
+{
+    const char *why = NULL;
+    int saved = errno;
+    int error = covered_check(directory, path, flags, &why);
+    if (error == 0 && !environment_reaches_shim()) {
+        why = "would not find the shim (another root directory, or no permission to read it)";
+        error = EACCES;
     }
+    errno = saved;
+    if (why == NULL)
+        return error;
+    bool allowed = environment_allows_uncovered();
+    tell(path[0] ? path : "(a descriptor)", why, allowed);
+    errno = saved;
+    return allowed ? 0 : error;
 }
 
-const char *shim_agent_path(void) { return kept[1][0] ? strchr(kept[1], '=') + 1 : ""; }
-
-static char *entry_of(char *const envp[], const char *name)
+/* The file that libc would find on PATH. Empty: none, and libc says so. */
+static void find(const char *file, char found[PATH_MAX])
 {
-    size_t length = strlen(name);
-    for (size_t i = 0; envp && envp[i]; i++)
-        if (strncmp(envp[i], name, length) == 0 && envp[i][length] == '=')
-            return envp[i];
-    return NULL;
-}
-
-/* Our own library in the child's LD_PRELOAD is its first entry, as the launcher put it. */
-static bool preloads_us(const char *entry)
-{
-    size_t length = strcspn(kept[0], ": ");
-    return entry && strncmp(entry, kept[0], length) == 0 && strchr(": ", entry[length]) != NULL;
-}
-
-static bool is_intact(char *const envp[])
-{
-    if (!kept[0][0] || !preloads_us(entry_of(envp, names[0])))
-        return !kept[0][0];
-    for (int i = 1; i < VARIABLES; i++) {
-        const char *entry = entry_of(envp, names[i]);
-        if (kept[i][0] && (entry == NULL || strcmp(entry, kept[i]) != 0))
-            return false;
+    const char *search = shim_getenv("PATH");
+    size_t length = strlen(file);
+    found[0] = 0;
+    if (strchr(file, '/')) {
+        if (length < PATH_MAX)
+            strcpy(found, file);
+        return;
     }
-    return true;
-}
-
-struct environment {
-    char *entries[ENTRIES_MAX + VARIABLES + 1];
-    char preload[PRELOAD_MAX];
-};
-
-/* The child's LD_PRELOAD: ours, then its own. */
-static char *merged_preload(struct environment *made, const char *theirs)
-{
-    size_t ours = strcspn(kept[0], ": ");
-    const char *rest = theirs ? strchr(theirs, '=') + 1 : "";
-    if (ours + strlen(rest) + 2 > PRELOAD_MAX)
-        return kept[0];
-    memcpy(made->preload, kept[0], ours);
-    made->preload[ours] = *rest ? ':' : 0;
-    strcpy(made->preload + ours + (*rest ? 1 : 0), rest);
-    return made->preload;
-}
-
-/* The environment to use: envp itself when nothing is missing. NULL: too many entries to copy (E2BIG). */
-static char *const *covered(char *const envp[], struct environment *made)
-{
-    size_t count = 0;
-    if (is_intact(envp))
-        return envp;
-    for (size_t i = 0; envp && envp[i]; i++) {
-        bool ours = false;
-        for (int j = 0; j < VARIABLES; j++)
-            ours = ours || (strncmp(envp[i], names[j], strlen(names[j])) == 0 && envp[i][strlen(names[j])] == '=');
-        if (ours)
-            continue;
-        if (count == ENTRIES_MAX) {
-            errno = E2BIG;
-            return NULL;
+    for (search = search ? search : "/bin:/usr/bin"; length > 0;) {
+        size_t part = strcspn(search, ":");
+        struct stat status;
+        if (part + length + 2 <= PATH_MAX) {
+            memcpy(found, search, part);
+            strcpy(found + part, part ? "/" : "");
+            strcat(found, file);
+            if (stat(found, &status) == 0 && S_ISREG(status.st_mode) &&
+                faccessat(AT_FDCWD, found, X_OK, AT_EACCESS) == 0)
+                return;
         }
-        made->entries[count++] = envp[i];
+        if (search[part] == 0)
+            break;
+        search += part + 1;
     }
-    char *preload = entry_of(envp, names[0]);
-    made->entries[count++] = preloads_us(preload) ? preload : merged_preload(made, preload);
-    for (int i = 1; i < VARIABLES; i++)
-        if (kept[i][0])
-            made->entries[count++] = kept[i];
-    made->entries[count] = NULL;
-    return made->entries;
+    found[0] = 0;
+}
+
+static int fail(int error)
+{
+    errno = error;
+    return -1;
 }
 
 EXPORT int execve(const char *path, char *const argv[], char *const envp[])
 {
     struct environment made;
-    char *const *used = covered(envp, &made);
+    char *const *used = environment_for(envp, &made);
+    int error = judge(AT_FDCWD, path, 0);
+    if (error)
+        return fail(error);
     return used ? real(execve)(path, argv, used) : -1;
+}
+
+EXPORT int execveat(int directory, const char *path, char *const argv[], char *const envp[], int flags)
+{
+    struct environment made;
+    char *const *used = environment_for(envp, &made);
+    int error = judge(directory, path, flags);
+    if (error)
+        return fail(error);
+    return used ? (int)real(syscall)(SYS_execveat, directory, path, argv, used, flags) : -1;
+}
+
+/* A text without #! is the shell's, as libc has it (POSIX, exec). */
+static int run_by_shell(const char *path, char *const argv[], char *const envp[])
+{
+    char *list[ARGUMENTS_MAX];
+    static const char shell[] = "/bin/sh";
+    size_t count = 0;
+    const char *words[] = {shell, path};
+    memcpy(list, words, sizeof words);
+    while (argv[0] && argv[count + 1] && count + 3 < ARGUMENTS_MAX) {
+        list[count + 2] = argv[count + 1];
+        count++;
+    }
+    if (argv[0] && argv[count + 1])
+        return fail(E2BIG);
+    list[count + 2] = NULL;
+    return execve(shell, list, envp);
 }
 
 EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
 {
     struct environment made;
-    char *const *used = covered(envp, &made);
+    char *const *used = environment_for(envp, &made);
+    char path[PATH_MAX];
+    find(file, path);
+    int error = path[0] ? judge(AT_FDCWD, path, 0) : 0;
+    if (error == ENOEXEC)
+        return run_by_shell(path, argv, envp);
+    if (error)
+        return fail(error);
     return used ? real(execvpe)(file, argv, used) : -1;
 }
 
 EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
     struct environment made;
-    char *const *used = covered(envp, &made);
+    char *const *used = environment_for(envp, &made);
+    int error = judge(fd, "", AT_EMPTY_PATH);
+    if (error)
+        return fail(error);
     return used ? real(fexecve)(fd, argv, used) : -1;
 }
 
@@ -182,7 +213,10 @@ EXPORT int posix_spawn(pid_t *restrict pid, const char *restrict path, const pos
                        char *const envp[restrict])
 {
     struct environment made;
-    char *const *used = covered(envp, &made);
+    char *const *used = environment_for(envp, &made);
+    int error = judge(AT_FDCWD, path, 0);
+    if (error)
+        return error;
     return used ? real(posix_spawn)(pid, path, actions, attributes, argv, used) : errno;
 }
 
@@ -191,6 +225,42 @@ EXPORT int posix_spawnp(pid_t *restrict pid, const char *restrict file, const po
                         char *const envp[restrict])
 {
     struct environment made;
-    char *const *used = covered(envp, &made);
+    char *const *used = environment_for(envp, &made);
+    char path[PATH_MAX];
+    find(file, path);
+    int error = path[0] ? judge(AT_FDCWD, path, 0) : 0;
+    if (error)
+        return error;
     return used ? real(posix_spawnp)(pid, file, actions, attributes, argv, used) : errno;
+}
+
+/* libc starts the shell past our wrappers, with the program's environment as it is: made whole for the moment of the call. */
+static char **environment_made_whole(struct environment *made)
+{
+    char **before = environ;
+    char *const *used = environment_for(environ, made);
+    memcpy(&environ, &used, sizeof environ);
+    return before;
+}
+
+EXPORT int system(const char *command)
+{
+    if (command == NULL || environment_is_intact(environ))
+        return real(system)(command);
+    struct environment made;
+    char **before = environment_made_whole(&made);
+    int status = environ ? real(system)(command) : -1;
+    environ = before;
+    return status;
+}
+
+EXPORT FILE *popen(const char *command, const char *mode)
+{
+    if (environment_is_intact(environ))
+        return real(popen)(command, mode);
+    struct environment made;
+    char **before = environment_made_whole(&made);
+    FILE *stream = environ ? real(popen)(command, mode) : NULL;
+    environ = before;
+    return stream;
 }

@@ -50,6 +50,10 @@ EXPORT long syscall(long number, ...)
         return dup3(fd, (int)a[1], (int)a[2]);
     case SYS_epoll_ctl:
         return epoll_ctl(fd, (int)a[1], (int)a[2], (struct epoll_event *)a[3]);
+    case SYS_execve:
+        return execve((const char *)a[0], (char *const *)a[1], (char *const *)a[2]);
+    case SYS_execveat:
+        return execveat(fd, (const char *)a[1], (char *const *)a[2], (char *const *)a[3], (int)a[4]);
     case SYS_io_uring_setup:
         errno = ENOSYS;
         return -1;

@@ -54,3 +54,28 @@ bool channel_send(const void *message, size_t length, const int descriptors[2])
         return true;
     return reconnect() && send_once(message, length, descriptors);
 }
+
+struct notice {
+    char magic[4];
+    uint8_t version, kind;
+    uint16_t flags;
+    uint32_t filler;
+    uint16_t address_length, text_length;
+    uint8_t address[28];
+    char text[NOTICE_MAX];
+};
+
+void channel_notice(const char *text, size_t length, bool allowed)
+{
+    int saved = errno;
+    struct notice notice = {.magic = {'K', 'T', 'L', 'S'},
+                            .version = 1,
+                            .kind = NOTICE_UNCOVERED,
+                            .flags = allowed ? NOTICE_ALLOWED : 0,
+                            .text_length = (uint16_t)length};
+    memcpy(notice.text, text, length);
+    size_t size = offsetof(struct notice, text) + length;
+    if (real(send)(channel(), &notice, size, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EAGAIN && reconnect())
+        real(send)(channel(), &notice, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    errno = saved;
+}

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -28,7 +29,7 @@
     X(fcntl) X(fcntl64) X(shutdown) X(fclose) X(fdopen) X(_Fork) \
     X(getsockopt) X(setsockopt) X(getsockname) X(getpeername) X(getrlimit) X(setrlimit) X(prlimit) \
     X(getaddrinfo) X(gethostbyname) X(gethostbyname2) X(gethostbyname_r) X(gethostbyname2_r) \
-    X(execve) X(execvpe) X(fexecve) X(posix_spawn) X(posix_spawnp) X(syscall)
+    X(execve) X(execvpe) X(fexecve) X(posix_spawn) X(posix_spawnp) X(system) X(popen) X(syscall)
 /* clang-format on */
 
 #define DECLARE(name) __typeof__(&name) name;

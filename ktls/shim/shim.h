@@ -10,6 +10,7 @@
 #ifndef KTLS_SHIM_H
 #define KTLS_SHIM_H
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -79,8 +80,8 @@ int64_t now_ms(void);                                               /* monotonic
 
 /* --- the gate (gate.c) and the channel (channel.c) ------------------------------------------------------------------ */
 
-enum request_kind { REQUEST_CONNECT = 1, REQUEST_ACCEPT = 2 };
-enum { REQUEST_IN_PROGRESS = 1 };
+enum request_kind { REQUEST_CONNECT = 1, REQUEST_ACCEPT = 2, NOTICE_UNCOVERED = 3 };
+enum { REQUEST_IN_PROGRESS = 1, NOTICE_ALLOWED = 2 };
 
 struct request {
     enum request_kind kind;
@@ -113,6 +114,10 @@ void gate_mark(int a, const char *kind, int error); /* notes "eof" or "err" for 
 
 bool channel_send(const void *message, size_t length, const int descriptors[2]);
 
+/* Tells the agent of a program that is not covered, for its report; does not matter if it cannot be told. */
+enum { NOTICE_MAX = 440 };
+void channel_notice(const char *text, size_t length, bool allowed);
+
 /* --- records (record.c): what a kTLS socket does that TCP does not ---------------------------------------------------- */
 
 struct reading {
@@ -141,12 +146,31 @@ void epoll_leave(int fd);              /* takes fd's file out of every epoll set
 void epoll_enter(int fd, bool marked); /* puts fd (now another file) back; marked: its events come through us */
 void epoll_unmark(int fd);             /* the gate stays for good: events carry the program's data again */
 
-/* --- names, environment (call_names.c, call_exec.c) ------------------------------------------------------------------- */
+/* --- names (call_names.c) --------------------------------------------------------------------------------------------- */
 
 size_t name_of(const struct sockaddr *address, char *name, size_t size); /* what the resolver answered; 0 if nothing */
-void exec_remember(void);
-const char *shim_agent_path(void);         /* the channel, as the environment named it at start */
-const char *shim_getenv(const char *name); /* without libc's lock; for the constructor */
+
+/* --- children (environment.c, covered.c) ------------------------------------------------------------------------------ */
+
+enum { VARIABLES = 4, VARIABLE_MAX = PATH_MAX + 32, ENTRIES_MAX = 4096, PRELOAD_MAX = 2 * PATH_MAX };
+struct environment {
+    char *entries[ENTRIES_MAX + VARIABLES + 1];
+    char preload[PRELOAD_MAX];
+};
+void environment_remember(void);
+bool environment_is_intact(char *const envp[]); /* has all that the shim needs */
+/* The environment to use: envp itself when nothing is missing. NULL: too many entries to copy (E2BIG). */
+char *const *environment_for(char *const envp[], struct environment *made);
+bool environment_allows_uncovered(void); /* --allow-uncovered */
+bool environment_reaches_shim(void);     /* the library can be opened from here */
+const char *shim_agent_path(void);       /* the channel, as the environment named it at start */
+
+void covered_remember(void);
+/* Whether the shim will be loaded into the program at `path` (as execveat() finds it). Returns 0 (yes, or there is
+ * nothing to execute) or an errno; with `why`, words that follow the path, where it is we who refuse. */
+int covered_check(int directory, const char *path, int flags, const char **why);
+
+const char *shim_getenv(const char *name); /* without libc's lock */
 
 void shim_start(void); /* resolves the real symbols and reads the environment; idempotent */
 

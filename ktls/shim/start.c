@@ -12,7 +12,7 @@ atomic_bool shim_started;
 
 extern char **environ;
 
-/* libc's getenv may be locked or wrapped by the time we are called: a plain walk is enough at start. */
+/* libc's getenv may be locked or wrapped by the time we are called: a plain walk is enough. */
 const char *shim_getenv(const char *name)
 {
     size_t length = strlen(name);
@@ -55,7 +55,8 @@ __attribute__((constructor(101))) void shim_start(void)
     int saved = errno;
     resolve();
     read_base();
-    exec_remember();
+    environment_remember();
+    covered_remember();
     slots_after_fork();
     pthread_atfork(NULL, NULL, slots_after_fork);
     atomic_store_explicit(&shim_started, true, memory_order_release);

@@ -41,6 +41,39 @@ def test_without_an_address_the_agent_must_ask_the_socket() -> None:
     assert m.parse_request(raw(address_length=0, name=b""), 2).address is None
 
 
+def notice(text: bytes = b"/sbin/thing is statically linked", **changes: object) -> bytes:
+    fields = {"kind": 3, "filler": 0, "address_length": 0, "address": b"", "name": text}
+    return raw(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_notice_says_which_program_is_not_covered(allowed: bool) -> None:
+    said = m.parse_message(notice(flags=2 * allowed), 0)
+    assert said == m.Notice("/sbin/thing is statically linked", allowed)
+    assert m.pack_notice(said) == notice(flags=2 * allowed)
+
+
+def test_a_notice_may_hold_any_path() -> None:
+    assert m.parse_message(notice(b"/tmp/\xff"), 0) == m.Notice("/tmp/\ufffd", False)
+
+
+@pytest.mark.parametrize(
+    ("data", "descriptors"),
+    [
+        (notice(), 2),
+        (notice(flags=1), 0),
+        (notice(filler=1), 0),
+        (notice(address_length=16), 0),
+        (notice(name_length=3), 0),
+        (notice(b"x" * 469), 0),
+        (notice()[:43], 0),
+    ],
+)
+def test_a_malformed_notice_is_an_error(data: bytes, descriptors: int) -> None:
+    with pytest.raises(AgentProtocolError):
+        m.parse_message(data, descriptors)
+
+
 @pytest.mark.parametrize("name", [b"a b", b"a\0b", "bücher.example".encode(), b"a\nb"])
 def test_what_cannot_be_a_host_name_is_no_name(name: bytes) -> None:
     assert m.parse_request(raw(name=name), 2).name is None

@@ -117,6 +117,14 @@ def test_a_malformed_message_closes_its_channel_and_harms_no_other(
     good_request(other, server_context)
 
 
+def test_a_notice_of_a_program_not_covered_is_written_down(agent: AgentProcess) -> None:
+    shim = agent.shim()
+    shim.send(m.pack_notice(m.Notice("/opt/thing is statically linked", allowed=True)), [])
+    event = agent.event("uncovered")
+    assert (event["message"], event["allowed"], event["pid"]) == ("/opt/thing is statically linked", True, os.getpid())
+    shim.close()
+
+
 def test_random_messages_do_not_end_it(agent: AgentProcess, server_context: ssl.SSLContext) -> None:
     keeper = agent.shim()
     for size in (1, 43, 44, 45, 512, 513, 4000):

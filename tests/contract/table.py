@@ -9,8 +9,8 @@ HEAD = """\
 # What a program sees: the contract
 
 A program under `ktls run` sees what plain TCP would have shown it. Each line here is a promise with a test that holds
-it, on both engines. A test in `tests/contract/rows` runs twice, by the same code: on plain TCP and under `ktls run`; what
-it sees must be the same. Where we knowingly differ the line says how, and the test checks that.
+it, on both engines. A test in `tests/contract/rows` runs twice, by the same code: on plain TCP and under `ktls run`;
+what it sees must be the same. Where we knowingly differ the line says how, and the test checks that.
 
 This page is made from the tests: `python -m tests.contract.table`.
 """

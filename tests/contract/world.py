@@ -176,7 +176,9 @@ class Task(threading.Thread):
 
     def __init__(self, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         super().__init__(daemon=True)
-        self.work, self.arguments, self.value, self.error = work, arguments, None, None
+        self.work, self.arguments = work, arguments
+        self.value: Any = None
+        self.error: BaseException | None = None
         self.start()
 
     def run(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +27,18 @@ def make_elf(*, loader: bytes | None = LOADER.encode(), machine: int = X86_64, w
         return header
     length = len(loader) + 1 if size is None else size
     return header + struct.pack("<IIQQQQQQ", elf.PT_INTERP, 4, 120, 0, 0, length, length, 1) + loader + b"\0"
+
+
+def make_go_elf() -> bytes:
+    """A dynamically linked program with the note that Go's linker leaves."""
+    data = make_elf()
+    headers, rest = data[64:120], data[120:]
+    ident = data[:56] + struct.pack("<H", 2) + data[58:64]
+    note = struct.pack("<III4s8s", 4, 8, 4, b"Go\0\0", b"build id")
+    moved = bytearray(headers)
+    struct.pack_into("<Q", moved, 8, 176)
+    second = struct.pack("<IIQQQQQQ", elf.PT_NOTE, 4, 176 + len(rest), 0, 0, len(note), len(note), 4)
+    return bytes(ident + moved + second + rest + note)
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -55,6 +68,7 @@ def test_dynamic_program_is_covered(tmp_path):
         (make_elf(word=1), "32-bit"),
         (make_elf(machine=183), "for ELF machine 183"),
         (make_elf(loader=b"/lib/ld-musl-x86_64.so.1"), "loaded by /lib/ld-musl-x86_64.so.1"),
+        (make_go_elf(), "is a Go program"),
         (make_elf(size=5000), "loader path of 5000 bytes"),
         (make_elf()[:100], "points past the end"),
         (make_elf()[:30], "neither an ELF program nor a script"),
@@ -65,6 +79,18 @@ def test_dynamic_program_is_covered(tmp_path):
 def test_what_the_shim_cannot_reach_is_refused_with_the_reason(tmp_path, data, words):
     with pytest.raises(Uncovered, match=words):
         check(write(tmp_path / "program", data))
+
+
+def test_the_loader_as_a_program_is_covered(tmp_path):
+    check(write(tmp_path / Path(LOADER).name, make_elf(loader=None)))
+
+
+def test_go_is_known_by_its_sections_too(tmp_path):
+    source, program = tmp_path / "program.c", tmp_path / "program"
+    source.write_text('__attribute__((section(".go.buildinfo"), used)) static int x = 1; int main(void) { return 0; }')
+    subprocess.run(["cc", "-o", program, source], check=True)
+    with pytest.raises(Uncovered, match="is a Go program"):
+        check(program)
 
 
 def test_the_loader_may_live_elsewhere(tmp_path):

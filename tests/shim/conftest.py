@@ -30,7 +30,7 @@ def preloaded(agent: ScriptedAgent):
     """Call it with Python code for a program under the shim; `port` and what else is given become its globals."""
     running: list[subprocess.Popen] = []
 
-    def start(code: str, **values: object) -> subprocess.Popen:
+    def start(code: str, *, allow_uncovered: bool = False, **values: object) -> subprocess.Popen:
         head = "".join(f"{name} = {value!r}\n" for name, value in values.items())
         imports = "import errno, fcntl, os, select, signal, socket, struct, sys, threading, time\n"
         environment = {
@@ -39,6 +39,7 @@ def preloaded(agent: ScriptedAgent):
             "LD_PRELOAD": os.environ.get("KTLS_SHIM", str(SHIM)),
             "KTLS_AGENT": str(agent.path),
             "KTLS_FD_BASE": str(BASE),
+            **({"KTLS_UNCOVERED": "allow"} if allow_uncovered else {}),
         }
         process = subprocess.Popen(
             [sys.executable, "-c", imports + head + code],

@@ -16,6 +16,7 @@ from pathlib import Path
 
 SHIM = Path(__file__).parents[2] / "ktls" / "shim" / "libktls.so"
 BASE = 1000
+NOTICE = 3
 HEADER = struct.Struct("=4sBBHIHH")
 
 
@@ -53,6 +54,7 @@ class ScriptedAgent:
 
     def __init__(self, path: Path) -> None:
         self.path, self.requests = path, queue.Queue[Request]()
+        self.notices = queue.Queue[tuple[str, bool]]()  # text, allowed
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(str(path))
         self.listener.listen()
@@ -76,10 +78,14 @@ class ScriptedAgent:
                     return
                 if not message:
                     return
-                fds = array.array("i", ancillary[0][2])
                 magic, version, kind, flags, filler, address, name = HEADER.unpack_from(message)
                 assert (magic, version) == (b"KTLS", 1)
                 assert len(message) == 44 + name
+                if kind == NOTICE:
+                    assert not ancillary
+                    self.notices.put((message[44:].decode(), flags == 2))
+                    continue
+                fds = array.array("i", ancillary[0][2])
                 request = Request(
                     kind, flags, filler, message[16 : 16 + address], message[44:].decode(),
                     socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1]),
