@@ -44,13 +44,16 @@ bool environment_reaches_shim(void)
     return fd >= 0;
 }
 
-static char *entry_of(char *const envp[], const char *name)
+/* The last one, and how many there are: the dynamic loader takes the last LD_PRELOAD, getenv() the first of its name. */
+static char *entry_of(char *const envp[], const char *name, size_t *count)
 {
     size_t length = strlen(name);
+    char *last = NULL;
+    *count = 0;
     for (size_t i = 0; envp && envp[i]; i++)
         if (strncmp(envp[i], name, length) == 0 && envp[i][length] == '=')
-            return envp[i];
-    return NULL;
+            last = envp[i], ++*count;
+    return last;
 }
 
 /* Our own library in the child's LD_PRELOAD is its first entry, as the launcher put it. */
@@ -62,10 +65,13 @@ static bool preloads_us(const char *entry)
 
 bool environment_is_intact(char *const envp[])
 {
-    if (!kept[0][0] || !preloads_us(entry_of(envp, names[0])))
+    size_t count;
+    if (!kept[0][0] || !preloads_us(entry_of(envp, names[0], &count)) || count > 1)
         return !kept[0][0];
     for (int i = 1; i < VARIABLES; i++) {
-        const char *entry = entry_of(envp, names[i]);
+        const char *entry = entry_of(envp, names[i], &count);
+        if (count > 1)
+            return false;
         if (entry ? strcmp(entry, kept[i]) != 0 : kept[i][0] != 0) /* one that we were not given is not for children */
             return false;
     }
@@ -88,7 +94,7 @@ static char *merged_preload(struct environment *made, const char *theirs)
 /* The environment to use: envp itself when nothing is missing. NULL: too many entries to copy (E2BIG). */
 char *const *environment_for(char *const envp[], struct environment *made)
 {
-    size_t count = 0;
+    size_t count = 0, count_of_preloads;
     if (environment_is_intact(envp))
         return envp;
     for (size_t i = 0; envp && envp[i]; i++) {
@@ -103,7 +109,7 @@ char *const *environment_for(char *const envp[], struct environment *made)
         }
         made->entries[count++] = envp[i];
     }
-    char *preload = entry_of(envp, names[0]);
+    char *preload = entry_of(envp, names[0], &count_of_preloads);
     made->entries[count++] = preloads_us(preload) ? preload : merged_preload(made, preload);
     for (int i = 1; i < VARIABLES; i++)
         if (kept[i][0])

@@ -25,6 +25,13 @@
 enum { MARK_BROKEN = 126, MARK_CLEAN = 127 };
 enum { NAME_MAX_LENGTH = 253, FILLER_MAX = 64, VERDICT_WAIT_MS = 15000 };
 enum { RELAY_BUFFER = 1 << 20 }; /* bytes; the kernel takes no more than net.core.wmem_max of it */
+enum { LARGEST_ERRNO = 4095 };   /* as in the kernel's MAX_ERRNO */
+
+/* A number from outside as an errno: a slot has no room for others, and a failure with errno 0 would be none. */
+static int errno_from(long number, int otherwise)
+{
+    return number > 0 && number <= LARGEST_ERRNO ? (int)number : otherwise;
+}
 
 struct __attribute__((packed)) wire_request {
     char magic[4];
@@ -85,7 +92,7 @@ static int hear(int a, char *verdict)
     if (ready <= 0 || real(recv)(a, &wire, sizeof wire, MSG_DONTWAIT) != sizeof wire || wire.magic != 'V')
         return ECONNREFUSED;
     *verdict = wire.verdict;
-    return wire.verdict == 'D' ? (wire.error > 0 ? wire.error : EACCES) : 0;
+    return wire.verdict == 'D' ? errno_from(wire.error, EACCES) : 0;
 }
 
 /* Puts A where the program has R, and R at its hidden place. 0, or an errno. */
@@ -188,11 +195,11 @@ struct outcome gate_outcome(int a)
     if (text == NULL || text[1] != '/')
         return outcome;
     char *end;
-    outcome.error = (int)strtol(text + 2, &end, 10);
+    outcome.error = errno_from(strtol(text + 2, &end, 10), EPROTO);
     if (*end != '/')
         return outcome;
     outcome.flags = flags_from(end + 1);
-    outcome.kind = text[0];
+    outcome.kind = text[0] == 'K' || text[0] == 'R' || text[0] == 'C' ? text[0] : 'F'; /* an unknown one fails closed */
     return outcome;
 }
 
@@ -209,7 +216,7 @@ slot_t gate_marks(int a)
     if (text_after(&buffer.name, length, "ktls/eof/"))
         return SEEN_EOF;
     const char *text = text_after(&buffer.name, length, "ktls/err/");
-    return text ? with_errno(0, (int)strtol(text, NULL, 10)) : 0;
+    return text ? with_errno(0, errno_from(strtol(text, NULL, 10), EPROTO)) : 0;
 }
 
 int gate_relay_end(int r)
@@ -300,7 +307,7 @@ static slot_t settle(int fd, slot_t slot, const struct outcome *outcome)
         return with_state(slot, RELAY) | outcome->flags;
     default:
         epoll_unmark(fd);
-        return with_errno(with_state(slot, FAILED), outcome->error > 0 ? outcome->error : EPROTO);
+        return with_errno(with_state(slot, FAILED), outcome->error);
     }
 }
 

@@ -121,18 +121,28 @@ void forget(int fd)
     errno = saved;
 }
 
+/* As the kernel walks them (CMSG_OK in include/linux/socket.h): a length that it would refuse ends the walk, and the last
+ * message need not be padded, which glibc's CMSG_NXTHDR asks for. */
 void each_passed(const struct msghdr *header, void (*act)(int fd))
 {
-    struct cmsghdr *message = header->msg_controllen ? CMSG_FIRSTHDR(header) : NULL;
-    for (; message; message = CMSG_NXTHDR((struct msghdr *)(uintptr_t)header, message)) {
-        if (message->cmsg_level != SOL_SOCKET || message->cmsg_type != SCM_RIGHTS)
-            continue;
-        size_t count = (message->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
+    const char *at = header->msg_control;
+    size_t left = header->msg_controllen;
+    struct cmsghdr message;
+    while (left >= sizeof message) {
+        memcpy(&message, at, sizeof message);
+        if (message.cmsg_len < sizeof message || message.cmsg_len > left)
+            return;
+        size_t count = (message.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count && message.cmsg_level == SOL_SOCKET && message.cmsg_type == SCM_RIGHTS; i++) {
             int fd;
-            memcpy(&fd, CMSG_DATA(message) + i * sizeof fd, sizeof fd);
+            memcpy(&fd, at + CMSG_LEN(0) + i * sizeof fd, sizeof fd);
             act(fd);
         }
+        size_t step = CMSG_ALIGN(message.cmsg_len);
+        if (step > left)
+            return;
+        at += step;
+        left -= step;
     }
 }
 

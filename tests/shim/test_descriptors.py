@@ -152,6 +152,31 @@ def test_a_child_with_an_empty_environment_is_covered_all_the_same(preloaded, ca
     assert output(program) == ["['KTLS_AGENT', 'KTLS_FD_BASE', 'LD_PRELOAD']"]
 
 
+def test_a_child_given_two_ld_preloads_is_covered_all_the_same(preloaded):
+    """The dynamic loader takes the last one of a name, getenv() the first."""
+    code = (
+        "import ctypes\nlibc = ctypes.CDLL(None)\n"
+        "given = [f'LD_PRELOAD={os.environ[\"LD_PRELOAD\"]}', 'LD_PRELOAD=', *map('='.join, os.environ.items())]\n"
+        "texts = lambda words: (ctypes.c_char_p * (len(words) + 1))(*[os.fsencode(word) for word in words], None)\n"
+        "libc.execve(b'/bin/cat', texts(['cat', '/proc/self/maps']), texts([*given, 'LD_PRELOAD=']))"
+    )
+    assert any("libktls.so" in mapped for mapped in output(preloaded(code)))
+
+
+@pytest.mark.parametrize("length", [0, 15, 4096, 2**63])
+def test_a_control_message_of_impossible_length_is_invalid_as_the_kernel_has_it(preloaded, length):
+    code = (
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\na, b = socket.socketpair()\n"
+        "control = ctypes.create_string_buffer(struct.pack('@Qiii', length, socket.SOL_SOCKET, socket.SCM_RIGHTS, 0))\n"
+        "text = ctypes.create_string_buffer(b'x')\n"
+        "iov = ctypes.create_string_buffer(struct.pack('@PQ', ctypes.addressof(text), 1))\n"
+        "at = ctypes.addressof\n"
+        "header = ctypes.create_string_buffer(struct.pack('@PIPQPQi', 0, 0, at(iov), 1, at(control), 20, 0))\n"
+        "print(libc.sendmsg(a.fileno(), header, 0), ctypes.get_errno())"
+    )
+    assert output(preloaded(code, length=length)) == [f"-1 {errno.EINVAL}"]
+
+
 @pytest.mark.parametrize("letter", ["K", "R"])
 def test_questions_about_the_socket_are_answered_by_the_socket(opened, letter):
     code = (
