@@ -4,7 +4,8 @@ from socket import socket
 
 from ktls import kernel
 from ktls.ciphers import Role, Version
-from ktls.errors import KernelError
+from ktls.errors import KernelError, PeerClosed
+from ktls.kernel_errors import NotEstablished
 from ktls.probe import Capabilities
 from ktls.session import Session
 from offload.engine import Choice, Engine, choose
@@ -33,6 +34,7 @@ class KeyInstaller:
         """Attach the ULP while TCP is ESTABLISHED, which it needs. It is transparent until keys come.
 
         Raises:
+            PeerClosed: the peer has gone: nothing else takes a connection out of ESTABLISHED.
             KernelError: the kernel refuses, and the rule takes nothing else.
         """
         action = self._action
@@ -40,6 +42,8 @@ class KeyInstaller:
             return
         try:
             kernel.attach(self._sock)
+        except NotEstablished as error:
+            raise PeerClosed("the peer closed the connection before the handshake") from error
         except KernelError as error:
             self._refused(error)
 

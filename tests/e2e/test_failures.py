@@ -7,13 +7,15 @@ import os
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.e2e.harness import until
+from tests.e2e.harness import PATIENCE, until
 from tests.e2e.peer import TlsPeer, client_context, server_context
 
 MODES = ["blocking", "nonblocking"]
@@ -185,6 +187,23 @@ def test_a_peer_that_closes_in_the_handshake_is_econnreset(covered, transfer_com
     with server(fin if how == "FIN" else behave) as port:
         program = covered(transfer_command("client", f"127.0.0.1:{port}", 5), outbound=[port], ca=tls_files.ca)
         outcome(program, errno.ECONNRESET)
+
+
+def test_a_client_gone_before_it_was_accepted_is_econnreset(covered, tls_files, free_port):
+    port = free_port()
+    code = (
+        "import socket\n"
+        f"listener = socket.create_server(('127.0.0.1', {port}))\n"
+        "input(); sock, _ = listener.accept()\n"
+        "try: print(sock.recv(1))\n"
+        "except OSError as error: print(error.errno)\n"
+    )
+    settings = {"inbound": [port], "cert": tls_files.cert, "key": tls_files.key, "stdin": subprocess.PIPE}
+    server = covered([sys.executable, "-c", code], wait_port=port, **settings)
+    socket.create_connection(("127.0.0.1", port)).close()
+    out, _ = server.process.communicate("go\n", timeout=PATIENCE)
+    assert out.split() == [str(errno.ECONNRESET)]
+    assert server.event("failed")["error"] == "peer-closed"
 
 
 @pytest.mark.parametrize("mode", MODES)
