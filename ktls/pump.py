@@ -12,6 +12,7 @@ Theory of operation
 4. In order, or a RST eats the tail: close_notify, shutdown(SHUT_WR), read R to its end (bounded in time), close.
 """
 
+from asyncio import TimerHandle
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
@@ -74,7 +75,7 @@ class Pump:
         outside: socket,
         *,
         poller: Poller,
-        call_later: Callable[[float, Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[], None]], TimerHandle],
         strict: bool,
         finished: Callable[[RelayEnd], None],
     ) -> None:
@@ -84,8 +85,7 @@ class Pump:
         self._strict, self._finished = strict, finished
         self._out = self._in = _Way.OPEN  # program to peer, peer to program
         self._to_peer = self._to_program = _NOTHING
-        self._inside_readable = self._outside_readable = True
-        self._inside_writable = self._outside_writable = True
+        self._inside_readable = self._outside_readable = self._inside_writable = self._outside_writable = True
         self._inside_ended = self._outside_ended = False  # an end of file lies behind what can be read
         self._program_gone = self._program_deaf = False  # no copy of A is left; nobody reads A
         self._peer_at_end = self._peer_lost = False  # end of file came; TCP failed
@@ -93,6 +93,7 @@ class Pump:
         self._broken = False  # the session is of no use: both directions are over
         self._queued = self._closed = False
         self._error: KtlsError | None = None
+        self._lingering: TimerHandle | None = None
         self.bytes_in = self.bytes_out = 0
         self._mark(Mark.NONE)  # already here: from the opening of the gate on, our death must not look like an end
 
@@ -320,17 +321,14 @@ class Pump:
 
         def check() -> None:
             now = self.bytes_out - len(self._to_peer)
-            if self._closed:
-                return
-            if now == delivered:
-                self._finish()
-            else:
-                self._linger(now)
+            self._finish() if now == delivered else self._linger(now)
 
-        self._call_later(LINGER, check)
+        self._lingering = self._call_later(LINGER, check)
 
     def _finish(self) -> None:
         self._closed = True
+        if self._lingering is not None:
+            self._lingering.cancel()  # it would keep all of this, the session included, in memory
         self._poller.remove(self._inside.fileno())
         self._poller.remove(self._outside.fileno())
         shut(self._outside, SHUT_RDWR)  # the program's hidden copy would keep the connection up

@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -355,6 +356,22 @@ def test_stopping_the_agent_says_close_notify_to_the_peer(connect: Connect) -> N
     relayed.stop()
     assert peer.receive_all() == b""
     assert relayed.end().error is None
+
+
+def test_a_connection_that_has_ended_takes_no_memory(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ktls.pump.LINGER", 3600)
+    program, relayed, peer = connect(pyopenssl=True)
+    program.close()
+    assert peer.receive_all() == b""
+    peer.sock.close()
+    relayed.end()
+    pump = weakref.ref(relayed.pump)
+    del relayed.pump
+    for _ in range(100):  # the loop's thread may still be about to return from it
+        if pump() is None:
+            return
+        threading.Event().wait(0.05)
+    assert pump() is None
 
 
 def test_key_updates_of_openssl_are_followed(connect: Connect, loop: Loop, tls_files: Any) -> None:
