@@ -17,6 +17,7 @@ from pathlib import Path
 from ktls.agent.asked import Asked
 from ktls.agent.connection import Connection
 from ktls.agent.gate import Gate
+from ktls.agent.memory import Memory
 from ktls.agent.messages import DESCRIPTORS, MAX_REQUEST, Request, VerdictCode, parse_message
 from ktls.agent.programs import program_of
 from ktls.agent.shared import Shared
@@ -90,6 +91,7 @@ class Server:
         self._exit_when_idle = exit_when_idle
         self._channels: set[_Channel] = set()
         self._connections: dict[asyncio.Task[None], Connection] = {}
+        self._memory = Memory(shared.loop, shared.pool)
         self._count = 0
         budget = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FDS
         self._most_channels = max(1, budget // 4)
@@ -109,6 +111,7 @@ class Server:
             connection.stop()
         if self._connections:
             await asyncio.wait(self._connections)
+        self._memory.close()
 
     # --- channels ------------------------------------------------------------------------------------------------
 
@@ -168,6 +171,7 @@ class Server:
         if connection.decide():
             task = self._shared.loop.create_task(connection.run())
             self._connections[task] = connection
+            self._memory.note(len(self._connections))
             task.add_done_callback(self._ended)
         return True
 
@@ -201,6 +205,7 @@ class Server:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         del self._connections[task]
+        self._memory.note(len(self._connections))
         if not task.cancelled() and (error := task.exception()) is not None:
             self._shared.loop.call_exception_handler({"message": "a connection ended badly", "exception": error})
         self._look_idle()
