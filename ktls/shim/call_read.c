@@ -1,5 +1,6 @@
 /* The read family. Each call is turned into one `reading` (descriptor, buffers, flags) when the descriptor is TLS. */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "real.h"
@@ -13,14 +14,19 @@ static ssize_t read_real(const struct reading *reading)
     return real(recvmsg)(reading->fd, &header, reading->flags);
 }
 
+static bool nothing_wanted(const struct reading *reading)
+{
+    for (int i = 0; i < reading->count; i++)
+        if (reading->iov[i].iov_len > 0)
+            return false;
+    return true;
+}
+
 /* AF_UNIX has one end of file for all that can happen to a relayed stream; the agent notes on R which it is. */
 static ssize_t relay_read(const struct reading *reading, slot_t slot)
 {
     ssize_t got = read_real(reading);
-    size_t want = 0;
-    for (int i = 0; i < reading->count; i++)
-        want += reading->iov[i].iov_len;
-    if (got != 0 || want == 0 || (slot & (SHUT_READ | SEEN_EOF)))
+    if (got != 0 || nothing_wanted(reading) || (slot & (SHUT_READ | SEEN_EOF)))
         return got;
     int error = gate_relay_end(hidden(reading->fd));
     if (error) {
@@ -29,6 +35,15 @@ static ssize_t relay_read(const struct reading *reading, slot_t slot)
     }
     slot_flag(reading->fd, SEEN_EOF);
     return 0;
+}
+
+/* recv() of 0 bytes waits for data as any other, and takes none; kTLS would not wait. */
+static ssize_t wait_for_data(const struct reading *reading)
+{
+    char byte;
+    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    struct reading ahead = {.fd = reading->fd, .iov = &iov, .count = 1, .flags = reading->flags | MSG_PEEK};
+    return record_read(&ahead) < 0 ? -1 : 0;
 }
 
 static ssize_t tls_read(const struct reading *reading)
@@ -54,7 +69,13 @@ static ssize_t tls_read(const struct reading *reading)
         return read_real(reading);
     if (slot & SEEN_EOF)
         return 0;
-    return record_read(reading);
+    return nothing_wanted(reading) ? wait_for_data(reading) : record_read(reading);
+}
+
+/* What the kernel refuses, or answers with 0, before it asks the socket. */
+static bool is_odd(const struct iovec *iov, int count)
+{
+    return count < 0 || count > IOV_MAX || nothing_wanted(&(struct reading){.iov = iov, .count = count});
 }
 
 static ssize_t read_one(int fd, void *buffer, size_t length, int flags)
@@ -65,21 +86,21 @@ static ssize_t read_one(int fd, void *buffer, size_t length, int flags)
 
 EXPORT ssize_t read(int fd, void *buffer, size_t length)
 {
-    if (likely(!is_tls(slot_of(fd))))
+    if (likely(!is_tls(slot_of(fd))) || length == 0)
         return real(read)(fd, buffer, length);
     return read_one(fd, buffer, length, 0);
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
 {
-    if (likely(!is_tls(slot_of(fd))) || count < 0)
+    if (likely(!is_tls(slot_of(fd))) || is_odd(iov, count))
         return real(readv)(fd, iov, count);
     return tls_read(&(struct reading){.fd = fd, .iov = iov, .count = count});
 }
 
 EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
-    if (likely(!is_tls(slot_of(fd))) || offset != -1 || count < 0)
+    if (likely(!is_tls(slot_of(fd))) || offset != -1 || is_odd(iov, count))
         return real(preadv2)(fd, iov, count, offset, flags);
     int receive = flags & RWF_NOWAIT ? MSG_DONTWAIT : 0;
     return tls_read(&(struct reading){.fd = fd, .iov = iov, .count = count, .flags = receive});
@@ -109,6 +130,10 @@ static ssize_t tls_recvmsg(int fd, struct msghdr *header, int flags)
 {
     if (flags & MSG_ERRQUEUE) /* questions about the socket, not about data */
         return real(recvmsg)(slot_state(gate_poll(fd)) == KERNEL ? fd : hidden(fd), header, flags);
+    if (header->msg_iovlen > IOV_MAX) {
+        errno = EMSGSIZE;
+        return -1;
+    }
     header->msg_namelen = 0;
     header->msg_controllen = 0;
     header->msg_flags = 0;
