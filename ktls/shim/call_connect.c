@@ -1,6 +1,7 @@
 /* connect, accept, accept4: where a connection becomes ours. */
 #include <errno.h>
 #include <netinet/in.h>
+#include <string.h>
 
 #include "real.h"
 
@@ -78,31 +79,45 @@ EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
     return connect_wait(fd);
 }
 
-static int accepted(int fd)
+/* Gives the peer's address as accept() does: cut to the room there is, with its real length. 0, or an errno. */
+static int give_address(struct sockaddr *address, socklen_t *length, const struct sockaddr_storage *peer,
+                        socklen_t size)
+{
+    if (address == NULL)
+        return 0;
+    if (length == NULL)
+        return EFAULT;
+    if ((int)*length < 0)
+        return EINVAL;
+    memcpy(address, peer, *length < size ? *length : size);
+    *length = size;
+    return 0;
+}
+
+/* The peer's address is taken from accept() itself: of a connection that was reset in the queue nothing else tells it, and
+ * what such a peer sent in clear can still be read. */
+static int accept_one(int listener, struct sockaddr *address, socklen_t *length, int flags)
 {
     struct sockaddr_storage peer;
-    socklen_t length = sizeof peer;
+    socklen_t size = sizeof peer;
+    int saved = errno;
+    int fd = real(accept4)(listener, (struct sockaddr *)&peer, &size, flags);
     if (fd < 0)
         return fd;
     slot_set(fd, PLAIN);
-    int saved = errno;
-    if (real(getpeername)(fd, (struct sockaddr *)&peer, &length) != 0) {
-        /* Gone already (ENOTCONN): there is nothing to protect, and nobody to send to. */
-        if (errno != ENOTCONN || is_stream(fd)) {
-            errno = saved;
-            return fd;
-        }
-    }
-    if (!is_inet((struct sockaddr *)&peer, length) || !is_stream(fd)) {
-        errno = saved;
-        return fd;
-    }
-    struct request request = {.kind = REQUEST_ACCEPT, .address = (struct sockaddr *)&peer, .address_length = length};
-    int refused = gate_raise(fd, &request);
-    if (refused) {
+    int error = give_address(address, length, &peer, size);
+    if (error) {
         real(close)(fd);
-        /* What accept(2) says of a connection that ended before it could be handed over; servers try again. */
-        return fail(refused == EMFILE || refused == ENFILE ? refused : ECONNABORTED);
+        return fail(error);
+    }
+    if (is_inet((struct sockaddr *)&peer, size) && is_stream(fd)) {
+        struct request request = {.kind = REQUEST_ACCEPT, .address = (struct sockaddr *)&peer, .address_length = size};
+        int refused = gate_raise(fd, &request);
+        if (refused) {
+            real(close)(fd);
+            /* What accept(2) says of a connection that ended before it could be handed over; servers try again. */
+            return fail(refused == EMFILE || refused == ENFILE ? refused : ECONNABORTED);
+        }
     }
     errno = saved;
     return fd;
@@ -110,12 +125,12 @@ static int accepted(int fd)
 
 EXPORT int accept(int fd, struct sockaddr *restrict address, socklen_t *restrict length)
 {
-    return accepted(real(accept)(fd, address, length));
+    return accept_one(fd, address, length, 0);
 }
 
 EXPORT int accept4(int fd, struct sockaddr *restrict address, socklen_t *restrict length, int flags)
 {
-    return accepted(real(accept4)(fd, address, length, flags));
+    return accept_one(fd, address, length, flags);
 }
 
 EXPORT int __connect(int fd, const struct sockaddr *address, socklen_t length);
