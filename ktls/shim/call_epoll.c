@@ -2,8 +2,12 @@
  *
  * We remember each descriptor's registration (the first EPOLL_SETS sets). While gated, A is registered with data that
  * names the descriptor instead of the program's, so that epoll_wait can tell a gate's event from all others without a
- * search (and on kernels whose EPOLLIN must be confirmed, R too is registered so); when R takes A's place it is registered anew with the program's own events and data, and an edge-triggered set
- * reports at once what R is ready for.
+ * search (and on kernels whose EPOLLIN must be confirmed, R too is registered so); when R takes A's place it is registered
+ * anew with the program's own events and data, and an edge-triggered set reports at once what R is ready for.
+ *
+ * A set may have several descriptors, and be waited for on another than it was filled through (tokio does): an event
+ * finds its registration by the index in its data, never by the set's number. Entries can be stale for the same reason:
+ * the newest is taken out of its set first and put back last.
  */
 #include <errno.h>
 #include <string.h>
@@ -12,7 +16,8 @@
 
 enum { PARTIAL_PAUSE_MS = 1 };                           /* between looks at a record that is not all there */
 enum { EPOLL_SETS = 2 };                                 /* sets that one descriptor is remembered in */
-static const uint64_t GATE_MARK = 0x4b544c5300000000ull; /* "KTLS", then the descriptor: no pointer looks like it */
+enum { INDEX_SHIFT = 16 };                               /* a mark's bits above the descriptor, which is < SLOT_COUNT */
+static const uint64_t GATE_MARK = 0x4b544c5300000000ull; /* "KTLS", index, descriptor: no pointer looks like it */
 
 struct registration {
     int set; /* the epoll descriptor plus one; 0 means none */
@@ -21,56 +26,68 @@ struct registration {
 };
 
 static struct registration registrations[SLOT_COUNT][EPOLL_SETS];
+static _Atomic uint8_t newest[SLOT_COUNT]; /* index of the registration made last */
 
-static struct registration *registration_of(int fd, int set)
+static int index_of(int fd, int set)
 {
-    if (fd < 0 || fd >= SLOT_COUNT)
-        return NULL;
     for (int i = 0; i < EPOLL_SETS; i++)
         if (registrations[fd][i].set == set + 1)
-            return &registrations[fd][i];
-    return NULL;
+            return i;
+    return -1;
 }
 
-static void remember(int fd, int set, int operation, const struct epoll_event *event)
+/* Where a registration of fd in this set is kept, or is to be. */
+static int place_of(int fd, int set)
 {
-    struct registration *entry = registration_of(fd, set);
-    if (fd < 0 || fd >= SLOT_COUNT || !slots_are_ours())
-        return;
-    if (operation == EPOLL_CTL_DEL) {
-        if (entry)
-            entry->set = 0;
-        return;
-    }
-    if (entry == NULL)
-        entry = registration_of(fd, -1);
-    if (entry == NULL)
-        entry = &registrations[fd][0]; /* a third set: the oldest known is as likely stale as alive */
-    *entry = (struct registration){.set = set + 1, .events = event->events, .data = event->data.u64};
+    int index = index_of(fd, set);
+    if (index < 0)
+        index = index_of(fd, -1);
+    return index >= 0 ? index : !newest[fd]; /* a third set: the oldest known is as likely stale as alive */
 }
 
-static int control(int set, int operation, int fd, const struct registration *entry, bool marked)
+static void forget_registration(int fd, int set)
 {
+    int index = index_of(fd, set);
+    if (index >= 0)
+        registrations[fd][index].set = 0;
+}
+
+static int control(int set, int operation, int fd, int index, bool marked)
+{
+    const struct registration *entry = &registrations[fd][index];
     struct epoll_event event = {.events = entry->events};
-    event.data.u64 = marked ? GATE_MARK | (uint32_t)fd : entry->data;
+    event.data.u64 = marked ? GATE_MARK | (uint32_t)index << INDEX_SHIFT | (uint32_t)fd : entry->data;
     return real(epoll_ctl)(set, operation, fd, &event);
+}
+
+/* ADD or MOD. The entry is written first: another thread may get the event before the kernel's call returns here. */
+static int enter(int set, int operation, int fd, const struct epoll_event *event, bool marked)
+{
+    int index = place_of(fd, set);
+    struct registration before = registrations[fd][index];
+    registrations[fd][index] = (struct registration){.set = set + 1, .events = event->events, .data = event->data.u64};
+    int result = control(set, operation, fd, index, marked);
+    if (result == 0)
+        newest[fd] = (uint8_t)index;
+    else
+        registrations[fd][index] = before;
+    return result;
 }
 
 EXPORT int epoll_ctl(int set, int operation, int fd, struct epoll_event *event)
 {
     slot_t slot = slot_of(fd);
-    int result;
     if (slot_state(slot) == GATED)
         slot = gate_poll(fd);
-    bool marked = slot_state(slot) == GATED || (slot_state(slot) == KERNEL && must_confirm(slot));
-    if (marked && operation != EPOLL_CTL_DEL && event) {
-        struct registration entry = {.events = event->events};
-        result = control(set, operation, fd, &entry, true);
-    } else {
-        result = real(epoll_ctl)(set, operation, fd, event);
+    if (fd < 0 || fd >= SLOT_COUNT || !slots_are_ours() || (operation != EPOLL_CTL_DEL && event == NULL))
+        return real(epoll_ctl)(set, operation, fd, event);
+    if (operation != EPOLL_CTL_DEL) {
+        bool marked = slot_state(slot) == GATED || (slot_state(slot) == KERNEL && must_confirm(slot));
+        return enter(set, operation, fd, event, marked);
     }
-    if (result == 0 && (operation == EPOLL_CTL_DEL || event))
-        remember(fd, set, operation, event);
+    int result = real(epoll_ctl)(set, operation, fd, event);
+    if (result == 0)
+        forget_registration(fd, set);
     return result;
 }
 
@@ -79,7 +96,7 @@ void epoll_leave(int fd)
     int saved = errno;
     struct epoll_event unused = {0};
     for (int i = 0; fd < SLOT_COUNT && i < EPOLL_SETS; i++) {
-        struct registration *entry = &registrations[fd][i];
+        struct registration *entry = &registrations[fd][newest[fd] ^ i];
         if (entry->set && real(epoll_ctl)(entry->set - 1, EPOLL_CTL_DEL, fd, &unused) != 0)
             entry->set = 0; /* it was about an earlier file of that number */
     }
@@ -89,9 +106,11 @@ void epoll_leave(int fd)
 static void each(int fd, int operation, bool marked)
 {
     int saved = errno;
-    for (int i = 0; fd < SLOT_COUNT && i < EPOLL_SETS; i++)
-        if (registrations[fd][i].set)
-            control(registrations[fd][i].set - 1, operation, fd, &registrations[fd][i], marked);
+    for (int i = EPOLL_SETS - 1; fd < SLOT_COUNT && i >= 0; i--) {
+        int index = newest[fd] ^ i, set = registrations[fd][index].set - 1;
+        if (set >= 0)
+            control(set, operation, fd, index, marked);
+    }
     errno = saved;
 }
 
@@ -100,7 +119,7 @@ void epoll_enter(int fd, bool marked) { each(fd, EPOLL_CTL_ADD, marked); }
 void epoll_unmark(int fd) { each(fd, EPOLL_CTL_MOD, false); }
 
 /* Kernels before 6.5 report a record of which only a part is there, and all of them report a ticket. Leaves EPOLLIN only if a read would get something. */
-static bool whole_event(int set, int fd, const struct registration *entry, struct epoll_event *event, bool *partial)
+static bool whole_event(int set, int fd, int index, struct epoll_event *event, bool *partial)
 {
     bool only_in = (event->events & EPOLLIN) && !(event->events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP));
     if (!only_in || !must_confirm(slot_of(fd)) || record_ready(fd))
@@ -109,17 +128,17 @@ static bool whole_event(int set, int fd, const struct registration *entry, struc
     if (event->events)
         return true;
     *partial = true;
-    if (entry->events & EPOLLONESHOT)
-        control(set, EPOLL_CTL_MOD, fd, entry, true);
+    if (registrations[fd][index].events & EPOLLONESHOT)
+        control(set, EPOLL_CTL_MOD, fd, index, true);
     return false;
 }
 
 /* One marked event. Returns whether the program gets it, then with its own data and corrected events. */
 static bool marked_event(int set, struct epoll_event *event, bool *partial)
 {
-    int fd = (int)(uint32_t)event->data.u64;
-    struct registration *entry = registration_of(fd, set);
-    if (entry == NULL)
+    int fd = (int)(event->data.u64 % SLOT_COUNT), index = (int)(event->data.u64 >> INDEX_SHIFT) % EPOLL_SETS;
+    const struct registration *entry = &registrations[fd][index];
+    if (entry->set == 0)
         return false;
     enum state before = slot_state(slot_of(fd));
     slot_t slot = gate_poll(fd);
@@ -131,7 +150,7 @@ static bool marked_event(int set, struct epoll_event *event, bool *partial)
     case RELAY:
         return true;
     case KERNEL:
-        return before == KERNEL && whole_event(set, fd, entry, event, partial);
+        return before == KERNEL && whole_event(set, fd, index, event, partial);
     default:
         return false;
     }

@@ -130,6 +130,34 @@ def test_an_epoll_registration_goes_over_to_the_socket_behind_the_gate(
     assert output(program) == ["True bytes"]
 
 
+@pytest.mark.parametrize("letter", ["K", "R", "F"])
+def test_a_set_may_be_waited_for_on_another_descriptor_than_it_was_filled_through(agent, preloaded, listener, letter):
+    """tokio registers on a copy of the set's descriptor, once, edge-triggered: a lost event is lost for good."""
+    code = NONBLOCKING + "p = select.epoll(); copy = select.epoll.fromfd(os.dup(p.fileno()))\n"
+    code += "copy.register(s, select.EPOLLOUT | select.EPOLLET); print('ready', flush=True)\n"
+    code += "print([fd == s.fileno() for fd, events in p.poll(20) if events & select.EPOLLOUT])"
+    program = preloaded(code, port=listener.port)
+    request = agent.protect()
+    assert [line(program), line(program)][1] == "ready"
+    request.outcome(letter, errno.EPROTO if letter == "F" else 0)
+    assert output(program) == ["[True]"]
+
+
+def test_a_registration_changed_through_a_copy_of_the_set_holds_when_the_gate_opens(agent, preloaded, listener):
+    code = NONBLOCKING + "p = select.epoll(); copy = select.epoll.fromfd(os.dup(p.fileno()))\n"
+    code += "p.register(s, select.EPOLLOUT); copy.modify(s, select.EPOLLIN)\n"
+    code += "print('ready', flush=True)\nprint([events == select.EPOLLIN for _, events in p.poll(20)])"
+    program = preloaded(code, port=listener.port)
+    request = agent.protect()
+    assert [line(program), line(program)][1] == "ready"
+    peer = listener.accept()
+    request.outcome("K")
+    with pytest.raises(subprocess.TimeoutExpired):
+        program.wait(0.3)  # writable, which the program no longer waits for
+    peer.sendall(b"bytes")
+    assert output(program) == ["[True]"]
+
+
 def test_poll_keeps_its_time_limit_while_gated(agent, preloaded, listener):
     code = NONBLOCKING + "p = select.poll(); p.register(s); print(p.poll(100)); print(select.select([s], [s], [], 0.1))"
     program = preloaded(code, port=listener.port)
