@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from policy.match import Subject, compare, failing, subject
+from policy.match import Subject, compare, subject
 from policy.model import Action, Facts, Policy, Verdict
 from policy.problems import quote
 
@@ -30,7 +30,7 @@ def decide(policy: Policy, facts: Facts) -> Decision:
     """Decide about a connection.
 
     Args:
-        policy: its rules are tried in order, and the first that fits decides.
+        policy: the first of its rules that fits decides.
         facts: of the connection. One whose other end has no address any more is denied: a rule about addresses cannot
             be tried, and what the peer sent in clear before it went could still be read.
 
@@ -41,11 +41,11 @@ def decide(policy: Policy, facts: Facts) -> Decision:
     if has.remote is None:
         reason = "the remote address is not known, so no rule can be tried"
         return Decision(Verdict.DENY, None, None, reason, policy.revision)
-    for rule in policy.rules:
-        if failing(rule.match, has) is None:
-            action = rule.action if rule.verdict is Verdict.TLS else None
-            reason = f"rule {quote(rule.name)} fits {_connection(has)}"
-            return Decision(rule.verdict, action, rule.name, reason, policy.revision)
+    rule = policy.classifier.first(has)
+    if rule is not None:
+        action = rule.action if rule.verdict is Verdict.TLS else None
+        reason = f"rule {quote(rule.name)} fits {_connection(has)}"
+        return Decision(rule.verdict, action, rule.name, reason, policy.revision)
     reason = f"no rule fits {_connection(has)}; the default is {policy.default}"
     return Decision(policy.default, None, None, reason, policy.revision)
 

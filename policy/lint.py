@@ -95,7 +95,7 @@ def _element_covered(wide: tuple[object, ...], element: object) -> bool:
             plain = "*" not in element.text and "?" not in element.text
             globs = [one for one in wide if isinstance(one, Glob)]
             return element in globs or any(
-                set(one.text) == {"*"} or (plain and one.regex.match(element.text)) for one in globs
+                set(one.text) == {"*"} or (plain and one.matches(element.text)) for one in globs
             )
         case AddressRange():
             same = [

@@ -6,7 +6,7 @@ What is not known fits no condition: a rule about a program is not about a conne
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ktls.errors import PolicyError, UsageError
 from policy.model import AddressRange, Direction, Endpoint, Facts, Glob, Match, NumberRange, TimeWindow
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 _DELETED = " (deleted)"  # fs/d_path.c: behind the path of a running program whose file was replaced, as by an upgrade
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """The facts of one connection in the form that conditions compare; see `Facts`."""
 
     direction: Direction
@@ -131,7 +130,7 @@ def _in_numbers(found: int | None, ranges: tuple[NumberRange, ...]) -> bool:
 
 
 def _in_globs(found: str | None, globs: tuple[Glob, ...]) -> bool:
-    return found is not None and any(glob.regex.match(found) for glob in globs)
+    return found is not None and any(glob.matches(found) for glob in globs)
 
 
 def _in_users(subject: Subject, users: tuple[str | NumberRange, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""A policy as data: what `policy.load` makes of a file and `policy.decide` looks at. Immutable, and without behaviour.
+"""A policy as data: what `policy.load` makes of a file and `policy.decide` looks at. Immutable.
 
 The defaults of the language are the defaults of these classes, and stand nowhere else.
 """
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from policy.classify import Classifier
 
 Direction = Literal["inbound", "outbound"]
 """inbound was accepted, outbound was connected."""
@@ -160,10 +162,19 @@ class NumberRange:
 
 @dataclass(frozen=True, slots=True)
 class Glob:
-    """A text in which "*" stands for any run of characters and "?" for any one; `regex` is the same, compiled."""
+    """A text in which "*" stands for any run of characters and "?" for any one.
+
+    Args:
+        text: as written.
+        regex: the same, compiled; None for a text without either, which stands for itself.
+    """
 
     text: str
-    regex: re.Pattern[str] = field(compare=False, repr=False)
+    regex: re.Pattern[str] | None = field(compare=False, repr=False)
+
+    def matches(self, text: str) -> bool:
+        """Tell whether the whole of a text is one that this stands for."""
+        return text == self.text if self.regex is None else self.regex.match(text) is not None
 
     def __str__(self) -> str:
         return self.text
@@ -239,12 +250,14 @@ class Policy:
         default: the verdict where no rule matches: CLEAR or DENY.
         revision: changes when what the policy says does, and not with comments, layout or defaults written out.
         file: where it came from, for messages.
+        classifier: finds the first of the rules that fits.
     """
 
     rules: tuple[Rule, ...]
     default: Verdict
     revision: str
-    file: str = field(default="", compare=False)
+    file: str = field(compare=False)
+    classifier: "Classifier" = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,8 @@ def quote(value: object, most: int = QUOTED_MAX) -> str:
             return str(value).lower()
         case str():
             text = value if len(value) <= most else value[: most - 3] + "..."
+            if text.isprintable() and '"' not in text and "\\" not in text:
+                return f'"{text}"'
             shown = (char if char.isprintable() and char not in '"\\' else _escape(char) for char in text)
             return f'"{"".join(shown)}"'
         case dict():

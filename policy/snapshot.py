@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 
+from policy.classify import Classifier
 from policy.model import Policy, Rule, Verdict
 
 REVISION_LENGTH = 12  # hex digits: enough to tell a site's policies apart, short enough to read out
@@ -22,7 +23,8 @@ def build(rules: Iterable[Rule], default: Verdict, file: str = "") -> Policy:
     """
     ordered = tuple(sorted(rules, key=lambda rule: -rule.priority))  # sorted() keeps the order among equals
     said = f"{default!s} {_normal(ordered)}".encode()
-    return Policy(ordered, default, hashlib.sha256(said).hexdigest()[:REVISION_LENGTH], file)
+    revision = hashlib.sha256(said).hexdigest()[:REVISION_LENGTH]
+    return Policy(ordered, default, revision, file, Classifier(ordered))
 
 
 def _normal(value: object) -> str:

@@ -5,6 +5,7 @@ Each returns what it read or raises PolicyError saying what is wrong and what is
 
 import ipaddress
 import re
+import socket
 
 from ktls.errors import PolicyError
 from policy.model import AddressRange, NumberRange, TimeWindow
@@ -36,13 +37,22 @@ def address(text: str) -> tuple[int, int]:
     >>> address("::ffff:192.0.2.1") == address("192.0.2.1")
     True
     """
-    try:
-        found = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
+    host = text.partition("%")[0]
+    number = _number(socket.AF_INET, host)
+    if number is not None:
+        return 4, number
+    number = _number(socket.AF_INET6, host)
+    if number is None:
         refuse(text, "is not an IP address")
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return found.version, int(found)
+    return (4, number & 0xFFFFFFFF) if number >> 32 == 0xFFFF else (6, number)
+
+
+def _number(family: socket.AddressFamily, host: str) -> int | None:
+    # Each connection's addresses come here, and the ipaddress module takes ten times as long.
+    try:
+        return int.from_bytes(socket.inet_pton(family, host))
+    except (OSError, ValueError):
+        return None
 
 
 def plain_address(text: str) -> str:

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 import trustme
 from cryptography.hazmat.backends.openssl.backend import backend
+
+# The same examples each time, and no deadline, since a busy machine is no defect.
+hypothesis.settings.register_profile("ktls", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ktls")
 
 TCP_ULP = 31  # include/uapi/linux/tcp.h
 LAB = Path(__file__).parent / "lab"

@@ -2,8 +2,9 @@ import pickle
 
 import pytest
 
-from policy.model import SYSTEM, Action, Keyring, Match, NumberRange, Policy, Rule, Verdict
+from policy.model import SYSTEM, Action, Keyring, Match, NumberRange, Rule, Verdict
 from policy.names import glob
+from policy.snapshot import build
 
 
 def test_a_match_knows_which_of_its_keys_are_given():
@@ -17,7 +18,7 @@ def test_an_action_that_names_no_keyring_trusts_the_system():
 
 
 def test_a_policy_is_immutable():
-    policy = Policy((), Verdict.CLEAR, "0")
+    policy = build([], Verdict.CLEAR)
     with pytest.raises(AttributeError):
         setattr(policy, "default", Verdict.DENY)  # noqa: B010 - what a type checker would not let pass
 
@@ -28,7 +29,7 @@ def test_where_a_rule_was_written_makes_no_difference():
 
 def test_a_policy_can_be_handed_to_another_process():
     rule = Rule("a", Verdict.TLS, Match(remote_name=(glob("*.example"),)), Action())
-    policy = Policy((rule,), Verdict.CLEAR, "0")
+    policy = build([rule], Verdict.CLEAR)
     copy = pickle.loads(pickle.dumps(policy))
     assert copy == policy
     assert copy.rules[0].match.keys == ("remote_name",)

@@ -9,7 +9,7 @@ from policy import names
 
 
 def fits(glob, text: str) -> bool:
-    return glob.regex.match(text) is not None
+    return glob.matches(text)
 
 
 def refused(check, value) -> str:

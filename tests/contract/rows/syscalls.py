@@ -162,7 +162,7 @@ def by_instruction(world: World) -> list:
     server, peer = world.server_with_peer()
     peer.send(b"hello")
     world.until(lambda: server.recv(10, socket.MSG_PEEK), "data")
-    status = subprocess.run([program], stdin=server, stdout=server, check=False).returncode
+    status = subprocess.run([program], stdin=server.fileno(), stdout=server.fileno(), check=False).returncode
     return [status, peer.receive(5).decode()]
 
 
