@@ -14,19 +14,21 @@ static ssize_t read_real(const struct reading *reading)
     return real(recvmsg)(reading->fd, &header, reading->flags);
 }
 
-static bool nothing_wanted(const struct reading *reading)
+static size_t wanted(const struct reading *reading)
 {
+    size_t total = 0;
     for (int i = 0; i < reading->count; i++)
-        if (reading->iov[i].iov_len > 0)
-            return false;
-    return true;
+        total += reading->iov[i].iov_len;
+    return total;
 }
+
+static int socket_of(int fd) { return slot_state(gate_poll(fd)) == KERNEL ? fd : hidden(fd); }
 
 /* AF_UNIX has one end of file for all that can happen to a relayed stream; the agent notes on R which it is. */
 static ssize_t relay_read(const struct reading *reading, slot_t slot)
 {
     ssize_t got = read_real(reading);
-    if (got != 0 || nothing_wanted(reading) || (slot & (SHUT_READ | SEEN_EOF)))
+    if (got != 0 || wanted(reading) == 0 || (slot & (SHUT_READ | SEEN_EOF)))
         return got;
     int error = gate_relay_end(hidden(reading->fd));
     if (error) {
@@ -46,9 +48,31 @@ static ssize_t wait_for_data(const struct reading *reading)
     return record_read(&ahead) < 0 ? -1 : 0;
 }
 
+static ssize_t tls_read(const struct reading *reading);
+
+/* MSG_TRUNC: the caller's memory stays as it is, and may be none at all. */
+static ssize_t discard(const struct reading *reading)
+{
+    enum { CHUNK = 4096, CHUNKS = 128 };
+    char scratch[CHUNK];
+    struct iovec iov[CHUNKS];
+    size_t left = wanted(reading);
+    int count = 0;
+    do {
+        size_t part = left < CHUNK ? left : CHUNK;
+        iov[count++] = (struct iovec){.iov_base = scratch, .iov_len = part};
+        left -= part;
+    } while (left > 0 && count < CHUNKS);
+    return tls_read(&(struct reading){reading->fd, iov, count, reading->flags & ~MSG_TRUNC});
+}
+
 static ssize_t tls_read(const struct reading *reading)
 {
     int fd = reading->fd;
+    if (reading->flags & MSG_TRUNC)
+        return discard(reading);
+    if (reading->flags & MSG_ERRQUEUE) /* a question about the socket, not about data */
+        return read_real(&(struct reading){socket_of(fd), reading->iov, reading->count, reading->flags});
     slot_t slot = slot_of(fd);
     if (slot_state(slot) == GATED || slot_state(slot) == MOVING) {
         if (slot & SHUT_READ)
@@ -69,13 +93,13 @@ static ssize_t tls_read(const struct reading *reading)
         return read_real(reading);
     if (slot & SEEN_EOF)
         return 0;
-    return nothing_wanted(reading) ? wait_for_data(reading) : record_read(reading);
+    return wanted(reading) == 0 ? wait_for_data(reading) : record_read(reading);
 }
 
 /* What the kernel refuses, or answers with 0, before it asks the socket. */
 static bool is_odd(const struct iovec *iov, int count)
 {
-    return count < 0 || count > IOV_MAX || nothing_wanted(&(struct reading){.iov = iov, .count = count});
+    return count < 0 || count > IOV_MAX || wanted(&(struct reading){.iov = iov, .count = count}) == 0;
 }
 
 static ssize_t read_one(int fd, void *buffer, size_t length, int flags)
@@ -128,8 +152,8 @@ static void look_afresh(int fd) { slot_set(fd, UNKNOWN); }
 
 static ssize_t tls_recvmsg(int fd, struct msghdr *header, int flags)
 {
-    if (flags & MSG_ERRQUEUE) /* questions about the socket, not about data */
-        return real(recvmsg)(slot_state(gate_poll(fd)) == KERNEL ? fd : hidden(fd), header, flags);
+    if (flags & MSG_ERRQUEUE)
+        return real(recvmsg)(socket_of(fd), header, flags);
     if (header->msg_iovlen > IOV_MAX) {
         errno = EMSGSIZE;
         return -1;
@@ -155,17 +179,18 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags,
 {
     if (likely(!is_tls(slot_of(fd))))
         return real(recvmmsg)(fd, messages, count, flags, timeout);
+    int64_t deadline = timeout ? now_ms() + (int64_t)timeout->tv_sec * 1000 + timeout->tv_nsec / 1000000 : INT64_MAX;
     unsigned done = 0;
-    for (; done < count; done++) {
+    while (done < count) {
         int now = flags & ~MSG_WAITFORONE;
         if (done > 0 && (flags & MSG_WAITFORONE))
             now |= MSG_DONTWAIT;
         ssize_t got = tls_recvmsg(fd, &messages[done].msg_hdr, now);
         if (got < 0)
             break;
-        messages[done].msg_len = (unsigned)got;
-        if (got == 0)
-            return (int)done + 1;
+        messages[done++].msg_len = (unsigned)got;
+        if (now_ms() >= deadline) /* looked at between messages only, as the kernel does */
+            break;
     }
     return done > 0 || count == 0 ? (int)done : -1;
 }

@@ -1,6 +1,8 @@
 /* stdio: libc reads inside itself, past every wrapper. A stream on a TLS descriptor gets our own read and write instead. */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "real.h"
@@ -23,13 +25,22 @@ static ssize_t stream_write(void *cookie, const char *buffer, size_t size)
     return (ssize_t)done;
 }
 
+/* libc takes ESPIPE, and nothing else, for "not seekable": without it flushing a stream that has read ahead fails. */
+static int stream_seek(void *cookie, off64_t *offset, int whence)
+{
+    (void)cookie, (void)offset, (void)whence;
+    errno = ESPIPE;
+    return -1;
+}
+
 static int stream_close(void *cookie) { return close((int)(intptr_t)cookie); }
 
 EXPORT FILE *fdopen(int fd, const char *mode)
 {
     if (likely(!is_tls(slot_of(fd))))
         return real(fdopen)(fd, mode);
-    const cookie_io_functions_t calls = {.read = stream_read, .write = stream_write, .close = stream_close};
+    const cookie_io_functions_t calls = {
+        .read = stream_read, .write = stream_write, .seek = stream_seek, .close = stream_close};
     FILE *stream = fopencookie((void *)(intptr_t)fd, mode, calls);
 #ifdef __GLIBC__
     if (stream)
@@ -49,4 +60,56 @@ EXPORT int fclose(FILE *stream)
     if (is_tls(slot) && is_tls(slot_of(fd)) && real(fcntl)(fd, F_GETFD) < 0)
         forget(fd);
     return result;
+}
+
+/* --- dprintf(): it writes inside libc, past write() ------------------------------------------------------------------- */
+
+extern int __vasprintf_chk(char **text, int flag, const char *format, va_list arguments);
+EXPORT int __vdprintf_chk(int fd, int flag, const char *format, va_list arguments);
+EXPORT int __dprintf_chk(int fd, int flag, const char *format, ...);
+
+static int print(int fd, int flag, const char *format, va_list arguments)
+{
+    char *text = NULL;
+    int length = __vasprintf_chk(&text, flag, format, arguments);
+    for (int done = 0; done < length;) {
+        ssize_t sent = write(fd, text + done, (size_t)(length - done));
+        if (sent < 0)
+            length = -1;
+        else
+            done += (int)sent;
+    }
+    int saved = errno;
+    free(text);
+    errno = saved;
+    return length;
+}
+
+EXPORT int vdprintf(int fd, const char *restrict format, va_list arguments)
+{
+    return is_tls(slot_of(fd)) ? print(fd, 0, format, arguments) : real(vdprintf)(fd, format, arguments);
+}
+
+EXPORT int dprintf(int fd, const char *restrict format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vdprintf(fd, format, arguments);
+    va_end(arguments);
+    return length;
+}
+
+/* The fortified forms check the format wherever they write. */
+EXPORT int __vdprintf_chk(int fd, int flag, const char *format, va_list arguments)
+{
+    return print(fd, flag, format, arguments);
+}
+
+EXPORT int __dprintf_chk(int fd, int flag, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int length = print(fd, flag, format, arguments);
+    va_end(arguments);
+    return length;
 }

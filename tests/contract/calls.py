@@ -41,7 +41,7 @@ class Mmsghdr(ctypes.Structure):
     _fields_ = (("header", Msghdr), ("length", ctypes.c_uint))
 
 
-INT = ("recvmmsg", "sendmmsg", "poll", "__poll_chk", "close", "shutdown", "dprintf", "vdprintf", "fprintf", "connect")
+INT = ("recvmmsg", "sendmmsg", "poll", "__poll_chk", "close", "shutdown", "dprintf", "__dprintf_chk")
 """Functions that return an int; others a ssize_t."""
 
 
@@ -87,7 +87,7 @@ def unsent(sock: socket.socket) -> int:
     return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4))[0]
 
 
-def mask(sock: socket.socket, events: int = select.POLLIN | select.POLLOUT | select.POLLRDHUP, wait: int = 0) -> str:
+def mask(sock: socket.socket, events: int = select.POLLIN | select.POLLOUT | select.POLLRDHUP, wait: float = 0) -> str:
     """What poll() says about a socket: "IN|RDHUP"."""
     poll = select.poll()
     poll.register(sock, events)

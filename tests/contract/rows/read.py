@@ -176,7 +176,7 @@ def before_the_handshake(world: World) -> list:
     fd = server.fileno()
     (buffer,), vector = buffers(10)
     header, array = Msghdr(None, 0, vector, 1, None, 0, 0), messages(vector)
-    calls = [("read", buffer, 10), ("recv", buffer, 10, 0), ("recvfrom", buffer, 10, 0, None, None)]
+    calls: list[tuple] = [("read", buffer, 10), ("recv", buffer, 10, 0), ("recvfrom", buffer, 10, 0, None, None)]
     calls += [("readv", vector, 1), ("recvmsg", ctypes.byref(header), 0), ("recvmmsg", array, 1, 0, None)]
     calls += [
         ("preadv2", vector, 1, ctypes.c_long(-1), 0),
