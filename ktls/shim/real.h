@@ -28,6 +28,7 @@
     X(connect) X(accept) X(accept4) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) \
     X(fcntl) X(fcntl64) X(shutdown) X(fclose) X(fdopen) X(vdprintf) X(_Fork) \
     X(getsockopt) X(setsockopt) X(getsockname) X(getpeername) X(getrlimit) X(setrlimit) X(prlimit) \
+    X(posix_spawn_file_actions_adddup2) X(posix_spawn_file_actions_addclose) X(posix_spawn_file_actions_addopen) \
     X(getaddrinfo) X(gethostbyname) X(gethostbyname2) X(gethostbyname_r) X(gethostbyname2_r) \
     X(execve) X(execvpe) X(fexecve) X(posix_spawn) X(posix_spawnp) X(system) X(popen) X(syscall)
 /* clang-format on */
