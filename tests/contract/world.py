@@ -124,13 +124,14 @@ class World:
         return client, server
 
     def server_with_peer(self, *, handshake: bool = True) -> tuple[socket.socket, Peer]:
-        """A covered accepted socket and the foreign client at its other end."""
+        """A covered accepted socket and the foreign client at its other end; the handshake is done for both."""
         with self.listen(self.inbound) as listener:
             raw = socket.create_connection((HOST, self.inbound))
             server, _ = listener.accept()
         peer = self.peer(raw)
         if handshake and peer.tls:
             peer.tls.handshake()
+            select.select([], [server], [], PATIENCE)
         return server, peer
 
     def client_with_peer(self, *, handshake: bool = True) -> tuple[socket.socket, Peer]:
