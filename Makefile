@@ -79,7 +79,8 @@ sanitize: setup
 	  UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest -q -m "not lab" $(SHIM_TESTS)
 
 bench: setup
-	@$(BIN)/python -m pytest -q --benchmark-enable --benchmark-only tests
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m pytest -q --benchmark-enable --benchmark-only tools/bench
 
 # Real programs with and without us, natively and in user-mode Linux; what came out is written to docs/programs.md.
 MEASURED = $(BIN)/python -m pytest -q -p no:cacheprovider tests/programs

@@ -78,7 +78,7 @@ def steps() -> dict[str, list[Command]]:
         ],
         # Everyday work: no booted kernels, no agents as processes but in a few tests.
         "fast": [Command((*PYTEST, "-m", "not lab and not slow", *(f"tests/{folder}" for folder in FAST)))],
-        "native": [Command((*PYTEST, "-m", "not lab", "tests"))],
+        "native": [Command((*PYTEST, "-m", "not lab", "tests", "tools/bench"))],
         "uml": [
             Command(
                 (LAB, "uml", "--", *PYTEST, *NO_CACHE, *both, "tests/programs"), kernel, ("linux.uml", LAB), held=True
