@@ -78,6 +78,19 @@ sanitize: setup
 	@KTLS_SHIM=$(LIBASAN):$(CURDIR)/$(CHECKED) ASAN_OPTIONS=disable_coredump=0:detect_leaks=0 PYTHONMALLOC=malloc \
 	  UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest -q -m "not lab" $(SHIM_TESTS)
 
+# The shim alone, with each program under valgrind. Left out: children whose environment valgrind itself changes.
+valgrind: setup
+	@tools/packages valgrind
+	@PYTHONMALLOC=malloc KTLS_TEST_UNDER="$(VALGRIND)" $(BIN)/python -m pytest -q --timeout=600 \
+	  -k "not empty_environment and not two_ld_preloads" tests/shim/test_gate.py tests/shim/test_descriptors.py
+VALGRIND = valgrind -q --trace-children=yes --error-exitcode=99 --suppressions=$(CURDIR)/tests/shim/valgrind.supp
+
+# What faces the outside, a minute a target; tools/fuzz has choices. atheris is heavy and only for this.
+fuzz: setup
+	@tools/packages fuzz
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[fuzz]'
+	@tools/fuzz
+
 bench: setup
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
 	@$(BIN)/python -m pytest -q --benchmark-enable --benchmark-only tools/bench

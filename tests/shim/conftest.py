@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shim.harness import BASE, SHIM, Peers, ScriptedAgent, raise_limit
+from tests.shim.harness import BASE, SHIM, UNDER, Peers, ScriptedAgent, raise_limit
 
 
 @pytest.fixture
@@ -39,10 +39,11 @@ def preloaded(agent: ScriptedAgent):
             "LD_PRELOAD": os.environ.get("KTLS_SHIM", str(SHIM)),
             "KTLS_AGENT": str(agent.path),
             "KTLS_FD_BASE": str(BASE),
+            **({"KTLS_UNCOVERED": "allow"} if UNDER else {}),
             **({"KTLS_UNCOVERED": "allow"} if allow_uncovered else {}),
         }
         process = subprocess.Popen(
-            [sys.executable, "-c", imports + head + code],
+            [*UNDER, sys.executable, "-c", imports + head + code],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             preexec_fn=raise_limit,  # noqa: PLW1509 - one system call, no lock
         )  # fmt: skip

@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SHIM = Path(__file__).parents[2] / "ktls" / "shim" / "libktls.so"
+UNDER = os.environ.get("KTLS_TEST_UNDER", "").split()
+"""What runs the programs, for example valgrind and its options (`make valgrind`)."""
+PATIENCE = 180.0 if UNDER else 20.0
+"""Seconds until a wait is given up as failed."""
 BASE = 1000
 NOTICE = 3
 HEADER = struct.Struct("=4sBBHIHH")
@@ -94,7 +98,7 @@ class ScriptedAgent:
                 self.requests.put(request)
 
     def next(self) -> Request:
-        return self.requests.get(timeout=20)
+        return self.requests.get(timeout=PATIENCE)
 
     def protect(self) -> Request:
         """The next request, with the verdict tls."""
@@ -113,7 +117,7 @@ class Peers:
 
     def __init__(self) -> None:
         self.sock = socket.create_server(("127.0.0.1", 0))
-        self.sock.settimeout(20)
+        self.sock.settimeout(PATIENCE)
         self.accepted: list[socket.socket] = []
 
     @property
@@ -122,7 +126,7 @@ class Peers:
 
     def accept(self) -> socket.socket:
         self.accepted.append(self.sock.accept()[0])
-        self.accepted[-1].settimeout(20)
+        self.accepted[-1].settimeout(PATIENCE)
         return self.accepted[-1]
 
     def stop(self) -> None:
@@ -132,12 +136,12 @@ class Peers:
 
 def raise_limit() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * BASE + 16, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * BASE + 64, hard))  # valgrind takes a dozen for itself
 
 
 def output(process: subprocess.Popen) -> list[str]:
     """Wait for the program; the lines it printed. It must have ended well."""
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     return out.splitlines()
 
