@@ -71,6 +71,10 @@ static ssize_t tls_read(const struct reading *reading)
     int fd = reading->fd;
     if (reading->flags & MSG_TRUNC)
         return discard(reading);
+    if (reading->flags & MSG_OOB) { /* there is never any; kTLS would read on in the stream */
+        errno = EINVAL;
+        return -1;
+    }
     if (reading->flags & MSG_ERRQUEUE) /* a question about the socket, not about data */
         return read_real(&(struct reading){socket_of(fd), reading->iov, reading->count, reading->flags});
     slot_t slot = slot_of(fd);

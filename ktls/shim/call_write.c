@@ -9,7 +9,20 @@
 
 /* MSG_MORE leaves data in an open record that nothing but another record sends, and close() drops it; the other two are
  * about a TCP that has no TLS above it (facts: EOPNOTSUPP). */
-enum { DROPPED_FLAGS = MSG_MORE | MSG_CONFIRM | MSG_DONTROUTE };
+enum { DROPPED_FLAGS = MSG_MORE | MSG_CONFIRM | MSG_DONTROUTE | MSG_ZEROCOPY };
+
+/* What TLS cannot do. ENOBUFS is what a program that got SO_ZEROCOPY before connect() knows to fall back from: a copy
+ * would leave it waiting for a notification. */
+static int refused(int fd, int flags)
+{
+    int zero_copy = 0;
+    socklen_t length = sizeof zero_copy;
+    if (flags & MSG_OOB)
+        return EOPNOTSUPP;
+    if ((flags & MSG_ZEROCOPY) && getsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &zero_copy, &length) == 0 && zero_copy)
+        return ENOBUFS;
+    return 0;
+}
 
 /* Whether a write may go on; if not, errno is set. *slot says what the descriptor is. */
 static bool may_write(int fd, int flags, slot_t *slot)
@@ -30,6 +43,11 @@ static bool may_write(int fd, int flags, slot_t *slot)
         if (!(flags & MSG_NOSIGNAL))
             raise(SIGPIPE);
         errno = EPIPE;
+        return false;
+    }
+    int error = flags & (MSG_OOB | MSG_ZEROCOPY) && slot_state(*slot) != PLAIN ? refused(fd, flags) : 0;
+    if (error) {
+        errno = error;
         return false;
     }
     return !(slot_state(*slot) == KERNEL && (*slot & REKEYING)) || record_rekeyed(fd);
