@@ -9,7 +9,8 @@ Theory of operation
    means is noted on R, where whoever holds A finds it (Mark): an end without a mark was cut off, by the peer or by the
    death of this process. Nothing else would do: B's name cannot be changed, and once both ends have been shut
    nobody can tell whether the other is still there.
-4. In order, or a RST eats the tail: close_notify, shutdown(SHUT_WR), read R to its end (bounded in time), close.
+4. In order, or a RST eats the tail: close_notify, shutdown(SHUT_WR), read R to its end (bounded in time), close. Unless
+   the program wants the RST (SO_LINGER with no seconds): what is not out is dropped, and nothing looks like a good end.
 """
 
 from asyncio import TimerHandle
@@ -22,15 +23,13 @@ from socket import (
     MSG_NOSIGNAL,
     SHUT_RDWR,
     SHUT_WR,
-    SO_LINGER,
-    SOL_SOCKET,
     TCP_SYNCNT,
     socket,
 )
-from struct import Struct
 
 from OpenSSL import SSL
 
+from ktls.closing import aborts, close_tcp, shut
 from ktls.errors import KtlsError, PeerClosed, ProtocolError, Truncated
 from ktls.poller import END, GONE, IN, OUT, Poller
 from ktls.relay import CHUNK, HELD_PAUSE, Mark, RelayCore, RelayEnd
@@ -42,7 +41,6 @@ LINGER = 5.0
 
 _FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 _NOTHING = memoryview(b"")
-_LINGER = Struct("=ii")
 
 
 class _Way(Enum):
@@ -125,6 +123,9 @@ class Pump:
             self._inside_writable = True
         if events & GONE and not self._program_gone:
             self._program_gone = self._program_deaf = True
+            if aborts(self._outside):
+                self._finish()
+                return
             self._linger(self.bytes_out - len(self._to_peer))
         self._pump()
 
@@ -331,25 +332,8 @@ class Pump:
             self._lingering.cancel()  # it would keep all of this, the session included, in memory
         self._poller.remove(self._inside.fileno())
         self._poller.remove(self._outside.fileno())
-        shut(self._outside, SHUT_RDWR)  # the program's hidden copy would keep the connection up
+        if not (self._program_gone and aborts(self._outside)):
+            shut(self._outside, SHUT_RDWR)  # the program's hidden copy would keep the connection up
         self._inside.close()
         close_tcp(self._outside)
         self._finished(RelayEnd(self._error, self.bytes_in, self.bytes_out))
-
-
-def shut(sock: socket, how: int) -> None:
-    """Shut a socket down that may be down already."""
-    try:
-        sock.shutdown(how)
-    except OSError:  # ENOTCONN
-        return
-
-
-def close_tcp(sock: socket) -> None:
-    """Close R without ever waiting: a program's SO_LINGER would hold up everybody else in this process."""
-    if sock.fileno() < 0:
-        return
-    on, seconds = _LINGER.unpack(sock.getsockopt(SOL_SOCKET, SO_LINGER, _LINGER.size))
-    if on and seconds:
-        sock.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER.pack(0, 0))
-    sock.close()

@@ -25,9 +25,10 @@ from ktls.agent.parameters import role_of, tls_parameters
 from ktls.agent.shared import Shared
 from ktls.agent.wire import Wire
 from ktls.ciphers import Role
+from ktls.closing import close_tcp, shut
 from ktls.errors import AgentProtocolError, Denied, HandshakeTimeout, KtlsError
 from ktls.handshake import Handshake
-from ktls.pump import Pump, close_tcp, shut
+from ktls.pump import Pump
 from ktls.relay import CHUNK, RelayEnd
 from offload.engine import Engine
 from policy.decide import Decision, decide
@@ -86,12 +87,8 @@ class Connection:
             True when `run` must follow; otherwise everything is done and closed.
         """
         decision = self._decision()
-        self._facts |= {
-            "rule": decision.rule,
-            "verdict": str(decision.verdict),
-            "reason": decision.reason,
-            "policy": decision.revision,
-        }
+        self._facts |= {"rule": decision.rule, "verdict": str(decision.verdict)}
+        self._facts |= {"reason": decision.reason, "policy": decision.revision}
         verdict = VerdictCode[str(decision.verdict).upper()]
         error = Denied.errno if verdict is VerdictCode.DENY else 0
         try:

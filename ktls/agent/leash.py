@@ -19,9 +19,10 @@ from ktls import kernel
 from ktls.agent.messages import LEASH_MESSAGE, UpdateRequest, parse_update
 from ktls.agent.wire import Wire
 from ktls.alerts import Alert, AlertDescription, AlertLevel
+from ktls.closing import aborts, shut
 from ktls.errors import KtlsError
 from ktls.poller import END, IN, Poller
-from ktls.pump import LINGER, shut
+from ktls.pump import LINGER
 from ktls.records import ContentType
 from ktls.session import Session
 
@@ -132,6 +133,8 @@ class Leash:
     async def _end(self) -> None:
         """close_notify, FIN, then read away what still comes: anything unread would make close() a RST."""
         sock = self._wire.sock
+        if aborts(sock):  # the program wants a RST, and no end that looks like a good one: close() does it
+            return
         try:
             async with asyncio.timeout(LINGER):
                 kernel.drain_control_records(sock)

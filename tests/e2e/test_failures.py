@@ -298,6 +298,35 @@ def test_clear_text_from_a_client_is_eproto_and_never_reaches_the_program(serve)
     outcome(program, errno.EPROTO)
 
 
+ABORT = """
+import socket, struct, sys
+sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+sock.sendall(b"a part"); sock.recv(1)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+"""
+
+
+@pytest.mark.parametrize("end", ["sock.close()", "import os, signal; os.kill(0, signal.SIGKILL)"])
+def test_a_rst_of_the_program_is_a_rst_for_the_peer_and_no_good_end(covered, tls_files, end):
+    seen: list[object] = []
+
+    def behave(sock: socket.socket) -> None:
+        peer = TlsPeer(sock, server_context(str(tls_files.cert), str(tls_files.key)), server_side=True).handshake()
+        seen.append(peer.receive())
+        peer.send(b"!")
+        try:
+            seen.append(peer.receive())
+        except ConnectionResetError:
+            seen.append("RST")
+
+    with server(behave) as port:
+        covered(
+            [sys.executable, "-c", ABORT + end, str(port)], outbound=[port], ca=tls_files.ca, start_new_session=True
+        )
+        until(lambda: len(seen) == 2, "the peer to see the end")
+    assert seen == [b"a part", "RST"]
+
+
 def test_end_of_file_without_close_notify_is_econnreset_after_the_data(serve, tls_files):
     program, port = serve()
     with socket.create_connection(("127.0.0.1", port)) as sock:

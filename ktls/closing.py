@@ -1,0 +1,34 @@
+"""How TCP connections are ended by a process that is not the only one to hold them."""
+
+from socket import SO_LINGER, SOL_SOCKET, socket
+from struct import Struct
+
+_LINGER = Struct("=ii")  # struct linger: on, seconds
+
+
+def shut(sock: socket, how: int) -> None:
+    """Shut a socket down that may be down already."""
+    try:
+        sock.shutdown(how)
+    except OSError:  # ENOTCONN
+        return
+
+
+def aborts(sock: socket) -> bool:
+    """Tell whether the program wants close() to be a RST: SO_LINGER on, with no seconds."""
+    return _linger(sock) == (1, 0)
+
+
+def close_tcp(sock: socket) -> None:
+    """Close R without ever waiting: a program's SO_LINGER would hold up everybody else in this process."""
+    if sock.fileno() < 0:
+        return
+    on, seconds = _linger(sock)
+    if on and seconds:
+        sock.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER.pack(0, 0))
+    sock.close()
+
+
+def _linger(sock: socket) -> tuple[int, int]:
+    on, seconds = _LINGER.unpack(sock.getsockopt(SOL_SOCKET, SO_LINGER, _LINGER.size))
+    return int(bool(on)), seconds
