@@ -29,14 +29,25 @@ const char *shim_agent_path(void) { return value_of(1); }
 
 bool environment_allows_uncovered(void) { return strcmp(value_of(3), "allow") == 0; }
 
+/* How much of an LD_PRELOAD is ours: up to our own library, with what the launcher put before it (KTLS_SHIM). */
+static size_t ours_in(const char *all)
+{
+    static const char file[] = "/libktls.so";
+    const char *found = strstr(all, file);
+    return found ? (size_t)(found - all) + strlen(file) : strcspn(all, ": ");
+}
+
 bool environment_reaches_shim(void)
 {
     char path[PATH_MAX];
     const char *all = value_of(0);
-    size_t length = strcspn(all, ": ");
+    size_t length = ours_in(all), start = length;
+    while (start > 0 && all[start - 1] != ':' && all[start - 1] != ' ')
+        start--;
+    length -= start;
     if (length == 0 || length >= sizeof path)
         return true; /* not preloaded through the environment: nothing of ours to look for */
-    memcpy(path, all, length);
+    memcpy(path, all + start, length);
     path[length] = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd >= 0)
@@ -56,10 +67,10 @@ static char *entry_of(char *const envp[], const char *name, size_t *count)
     return last;
 }
 
-/* Our own library in the child's LD_PRELOAD is its first entry, as the launcher put it. */
+/* Our own library comes first in the child's LD_PRELOAD, as the launcher put it. */
 static bool preloads_us(const char *entry)
 {
-    size_t length = strcspn(kept[0], ": ");
+    size_t length = ours_in(kept[0]);
     return entry && strncmp(entry, kept[0], length) == 0 && strchr(": ", entry[length]) != NULL;
 }
 
@@ -81,7 +92,7 @@ bool environment_is_intact(char *const envp[])
 /* The child's LD_PRELOAD: ours, then its own. */
 static char *merged_preload(struct environment *made, const char *theirs)
 {
-    size_t ours = strcspn(kept[0], ": ");
+    size_t ours = ours_in(kept[0]);
     const char *rest = theirs ? strchr(theirs, '=') + 1 : "";
     if (ours + strlen(rest) + 2 > PRELOAD_MAX)
         return kept[0];

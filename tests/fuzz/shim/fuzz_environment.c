@@ -13,11 +13,14 @@ static const char *const starts[] = {
     "LD_PRELOAD=", "LD_PRELOAD=" SHIM_PATH, "LD_PRELOAD=" SHIM_PATH ":", "KTLS_AGENT=", "KTLS_AGENT=" AGENT_PATH,
     "LD_PRELOAD",  "KTLS_FD_BASE=1000",     "KTLS_UNCOVERED=allow",      "X=",          "",
 };
+/* What the launcher put there: the shim, or what the operator wants before it and the shim. */
+static const char *const preloads[] = {SHIM_PATH, "/lib/before.so:" SHIM_PATH};
+static const char *chosen;
 static const char *const ours[] = {"LD_PRELOAD=", "KTLS_AGENT=", "KTLS_FD_BASE=", "KTLS_UNCOVERED="};
 
 const char *shim_getenv(const char *name)
 {
-    return strcmp(name, "LD_PRELOAD") == 0     ? SHIM_PATH
+    return strcmp(name, "LD_PRELOAD") == 0     ? chosen
            : strcmp(name, "KTLS_AGENT") == 0   ? AGENT_PATH
            : strcmp(name, "KTLS_FD_BASE") == 0 ? "1000"
                                                : NULL;
@@ -46,8 +49,8 @@ static const char *only(char *const envp[], const char *start)
 static void check(char *const envp[], char *const given[])
 {
     const char *preload = only(envp, "LD_PRELOAD=");
-    size_t length = strlen(SHIM_PATH);
-    must(strncmp(preload, SHIM_PATH, length) == 0 && strchr(": ", preload[length]), "the shim comes first");
+    size_t length = strlen(chosen);
+    must(strncmp(preload, chosen, length) == 0 && strchr(": ", preload[length]), "the shim comes first");
     must(strcmp(only(envp, "KTLS_AGENT="), AGENT_PATH) == 0, "a child knows the agent");
     must(strcmp(only(envp, "KTLS_FD_BASE="), "1000") == 0, "a child knows the base");
     must(only(envp, "KTLS_UNCOVERED=")[0] == 0, "a child may no more than its parent");
@@ -67,6 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct environment made;
     size_t count = 0;
     kernel_begin(data, size);
+    chosen = preloads[size > 0 && data[size - 1] & 1];
     environment_remember();
     while (count < MOST && bytes_left() > 0) {
         const char *start = starts[next_below(LENGTH(starts))];
