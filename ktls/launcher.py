@@ -5,13 +5,11 @@ Order matters here:
 1. policy first: a mistake in it stops everything before anything has happened;
 2. the program: found as a shell finds it, refused where the shim would not reach it;
 3. the agent: the one KTLS_AGENT names, or one of its own with this policy;
-4. what the program inherits: the channel to the agent at ``2 * base``, three variables, a filter against io_uring;
+4. what the program inherits: the channel to the agent at ``2 * base``, variables, a filter against io_uring;
 5. exec in place: the same process, terminal, signals and, later, exit status.
 
 An agent of its own is started whenever the command line says what to protect: to hand those words to an agent that
-already runs with another policy would be to ignore them.
-
-This runs before every program, so imports are few and the agent's are made in the agent (ktls/spawn.py).
+already runs with another policy would be to ignore them. Imports are few: this runs before every program.
 """
 
 import os
@@ -126,10 +124,11 @@ def run(options: RunOptions) -> NoReturn:
         sys.stderr.write(f"ktls: {error.message}: running it in clear, as --allow-uncovered says\n")
     if covered:
         _exec(path, options.command, os.environ)
-    base = limits.raise_limit()
+    base, soft = limits.raise_limit()
     agent = _own_agent(policy, options) if policy is not None else Path(os.environ["KTLS_AGENT"]).absolute()
     channel = connect(agent)
     os.dup2(channel.fileno(), 2 * base, inheritable=True)
+    limits.restore_limit(soft)
     try:
         forbid_io_uring()
     except Uncovered:

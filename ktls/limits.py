@@ -43,11 +43,11 @@ def choose_base(soft: int, hard: int) -> int:
     return base
 
 
-def raise_limit() -> int:
+def raise_limit() -> tuple[int, int]:
     """Choose the base and raise this process's soft limit to fit it.
 
     Returns:
-        The base.
+        The base, and the program's own soft limit, for `restore_limit`.
 
     Raises:
         ResourceExhausted: the hard limit leaves no room.
@@ -57,4 +57,13 @@ def raise_limit() -> int:
     needed = 2 * base + SPARE
     if 0 <= soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    return base
+    return base, base if soft < 0 else min(soft, base)
+
+
+def restore_limit(soft: int) -> None:
+    """Give the program its own soft limit: what is above stays open, and the shim knows how to get there.
+
+    Args:
+        soft: as `raise_limit` returned it.
+    """
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

@@ -49,11 +49,13 @@ static int judge(int directory, const char *path, int flags)
 {
     const char *why = NULL;
     int saved = errno;
+    limits_raise(); /* we open files; a program that has no descriptor left needs none to exec */
     int error = covered_check(directory, path, flags, &why);
     if (error == 0 && !environment_reaches_shim()) {
         why = "would not find the shim (another root directory, or no permission to read it)";
         error = EACCES;
     }
+    limits_lower();
     errno = saved;
     if (why == NULL)
         return error;
@@ -217,7 +219,13 @@ EXPORT int posix_spawn(pid_t *restrict pid, const char *restrict path, const pos
     int error = judge(AT_FDCWD, path, 0);
     if (error)
         return error;
-    return used ? real(posix_spawn)(pid, path, actions, attributes, argv, used) : errno;
+    if (used == NULL)
+        return errno;
+    bool raised = actions && spawn_begin();
+    error = real(posix_spawn)(pid, path, actions, attributes, argv, used);
+    if (raised)
+        limits_lower();
+    return error;
 }
 
 EXPORT int posix_spawnp(pid_t *restrict pid, const char *restrict file, const posix_spawn_file_actions_t *actions,
@@ -231,7 +239,13 @@ EXPORT int posix_spawnp(pid_t *restrict pid, const char *restrict file, const po
     int error = path[0] ? judge(AT_FDCWD, path, 0) : 0;
     if (error)
         return error;
-    return used ? real(posix_spawnp)(pid, file, actions, attributes, argv, used) : errno;
+    if (used == NULL)
+        return errno;
+    bool raised = actions && spawn_begin();
+    error = real(posix_spawnp)(pid, file, actions, attributes, argv, used);
+    if (raised)
+        limits_lower();
+    return error;
 }
 
 /* libc starts the shell past our wrappers, with the program's environment as it is: made whole for the moment of the call. */

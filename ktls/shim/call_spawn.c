@@ -4,22 +4,43 @@
 
 #include "real.h"
 
+static atomic_bool acts_on_hidden;
+
+/* libc refuses numbers above the limit, here and in the child. */
+static int with_twin(int result, posix_spawn_file_actions_t *actions, int from, int twin)
+{
+    if (result != 0)
+        return result;
+    atomic_store(&acts_on_hidden, true);
+    limits_raise();
+    result = from < 0 ? real(posix_spawn_file_actions_addclose)(actions, twin)
+                      : real(posix_spawn_file_actions_adddup2)(actions, from, twin);
+    limits_lower();
+    return result;
+}
+
+bool spawn_begin(void)
+{
+    if (!atomic_load(&acts_on_hidden))
+        return false;
+    limits_raise();
+    return true;
+}
+
 EXPORT int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int to)
 {
     bool ours = is_tls(slot_of(fd)), replaced = is_tls(slot_of(to));
+    if (ours && to >= shim_base)
+        return EBADF;
     int result = real(posix_spawn_file_actions_adddup2)(actions, fd, to);
-    if (result == 0 && ours)
-        result = to < shim_base ? real(posix_spawn_file_actions_adddup2)(actions, hidden(fd), hidden(to)) : EBADF;
-    else if (result == 0 && replaced)
-        result = real(posix_spawn_file_actions_addclose)(actions, hidden(to));
-    return result;
+    return ours || replaced ? with_twin(result, actions, ours ? hidden(fd) : -1, hidden(to)) : result;
 }
 
 EXPORT int posix_spawn_file_actions_addclose(posix_spawn_file_actions_t *actions, int fd)
 {
     bool ours = is_tls(slot_of(fd));
     int result = real(posix_spawn_file_actions_addclose)(actions, fd);
-    return result == 0 && ours ? real(posix_spawn_file_actions_addclose)(actions, hidden(fd)) : result;
+    return ours ? with_twin(result, actions, -1, hidden(fd)) : result;
 }
 
 EXPORT int posix_spawn_file_actions_addopen(posix_spawn_file_actions_t *restrict actions, int fd,
@@ -27,5 +48,5 @@ EXPORT int posix_spawn_file_actions_addopen(posix_spawn_file_actions_t *restrict
 {
     bool ours = is_tls(slot_of(fd));
     int result = real(posix_spawn_file_actions_addopen)(actions, fd, path, flags, mode);
-    return result == 0 && ours ? real(posix_spawn_file_actions_addclose)(actions, hidden(fd)) : result;
+    return ours ? with_twin(result, actions, -1, hidden(fd)) : result;
 }

@@ -19,8 +19,8 @@ static bool reconnect(void)
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
-    bool done = real(connect)(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
-                real(dup3)(fd, channel(), 0) == channel();
+    bool done =
+        real(connect)(fd, (struct sockaddr *)&address, sizeof address) == 0 && place(fd, channel(), false) == channel();
     real(close)(fd);
     return done;
 }
@@ -50,9 +50,10 @@ static bool send_once(const void *message, size_t length, const int descriptors[
 
 bool channel_send(const void *message, size_t length, const int descriptors[2])
 {
-    if (send_once(message, length, descriptors))
-        return true;
-    return reconnect() && send_once(message, length, descriptors);
+    limits_raise(); /* a new channel needs a descriptor; and descriptors under way count against the limit, unix(7) */
+    bool sent = send_once(message, length, descriptors) || (reconnect() && send_once(message, length, descriptors));
+    limits_lower();
+    return sent;
 }
 
 struct notice {

@@ -105,7 +105,7 @@ static int stand(int fd, int a, slot_t flags)
     if (hide(fd, hidden(fd), cloexec) < 0)
         return errno;
     epoll_leave(fd);
-    if (real(dup3)(a, fd, cloexec ? O_CLOEXEC : 0) < 0) {
+    if (place(a, fd, cloexec) < 0) {
         int error = errno;
         real(close)(hidden(fd));
         return error;
@@ -132,7 +132,10 @@ int gate_raise(int fd, const struct request *request)
 {
     int pair[2], error = EMFILE;
     if (fd < shim_base && fd < SLOT_COUNT) {
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0) {
+        limits_raise(); /* the program may have used its last descriptor for this connection */
+        bool made = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0;
+        limits_lower();
+        if (made) {
             error = raise_with(fd, pair, request);
             real(close)(pair[0]);
         } else {
@@ -277,13 +280,13 @@ static void apply_nodelay(int fd, slot_t slot)
 static slot_t move_in(int fd, slot_t slot, const struct outcome *outcome)
 {
     bool cloexec = has_cloexec(fd);
-    int leash = outcome->kind == 'K' ? real(fcntl)(fd, F_DUPFD_CLOEXEC, 2 * shim_base + 1) : -1;
+    int leash = outcome->kind == 'K' ? hide_aside(fd) : -1;
     if (outcome->kind == 'K' && leash < 0)
         return with_errno(with_state(slot, FAILED), EMFILE);
     epoll_leave(fd);
-    real(dup3)(hidden(fd), fd, cloexec ? O_CLOEXEC : 0);
+    place(hidden(fd), fd, cloexec);
     if (leash >= 0) {
-        real(dup3)(leash, hidden(fd), cloexec ? O_CLOEXEC : 0);
+        place(leash, hidden(fd), cloexec);
         real(close)(leash);
     } else {
         real(close)(hidden(fd));

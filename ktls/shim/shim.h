@@ -72,11 +72,22 @@ bool slots_are_ours(void);                            /* false in a vfork child,
 void slots_after_fork(void);
 static inline int hidden(int fd) { return fd + shim_base; }
 static inline bool is_hidden(int fd) { return shim_base > 0 && fd >= shim_base && fd <= 2 * shim_base + 15; }
-int hide(int fd, int at, bool cloexec); /* copies fd to exactly `at`; -1 with EMFILE when it is taken */
+int hide(int fd, int at, bool cloexec);  /* copies fd to exactly `at`; -1 with EMFILE when it is taken */
+int hide_aside(int fd);                  /* copies it above all others, for a moment */
+int place(int fd, int at, bool cloexec); /* copies it over what is at `at`, above the program's limit or not */
 bool has_cloexec(int fd);
 void forget(int fd); /* after the descriptor is closed: closes its hidden twin */
 void each_passed(const struct msghdr *header, void (*act)(int fd)); /* every descriptor in its SCM_RIGHTS */
 int64_t now_ms(void);                                               /* monotonic */
+
+/* --- the limit on descriptors (call_limits.c) ------------------------------------------------------------------------ */
+
+void limits_start(void);
+void limits_after_fork(void);
+void limits_raise(void); /* room for hidden descriptors, and for our own where the program has none left ... */
+void limits_lower(void); /* ... until this */
+bool spawn_begin(
+    void); /* true: raised, for a child whose file actions copy hidden descriptors (it takes it back itself) */
 
 /* --- the gate (gate.c) and the channel (channel.c) ------------------------------------------------------------------ */
 

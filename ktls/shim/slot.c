@@ -14,15 +14,32 @@ static _Atomic pid_t owner; /* the process whose memory this is; a vfork child s
 
 bool slots_are_ours(void) { return getpid() == atomic_load(&owner); }
 
-void slots_after_fork(void) { atomic_store(&owner, getpid()); }
+void slots_after_fork(void)
+{
+    atomic_store(&owner, getpid());
+    limits_after_fork();
+}
 
 static bool in_range(int fd) { return fd >= 0 && fd < shim_base && fd < SLOT_COUNT; }
 
 bool has_cloexec(int fd) { return (real(fcntl)(fd, F_GETFD) & FD_CLOEXEC) != 0; }
 
+/* Another thread may lower the limit at the very moment (limits_lower). */
+static int copy_high(int fd, int at, bool cloexec, bool over)
+{
+    int copy, tries = 0;
+    limits_raise();
+    do
+        copy = over ? real(dup3)(fd, at, cloexec ? O_CLOEXEC : 0)
+                    : real(fcntl)(fd, cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, at);
+    while (copy < 0 && (errno == EINVAL || errno == EBADF || errno == EBUSY) && ++tries < 100);
+    limits_lower();
+    return copy;
+}
+
 int hide(int fd, int at, bool cloexec)
 {
-    int copy = real(fcntl)(fd, cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, at);
+    int copy = copy_high(fd, at, cloexec, false);
     if (copy == at)
         return at;
     if (copy >= 0)
@@ -30,6 +47,10 @@ int hide(int fd, int at, bool cloexec)
     errno = EMFILE;
     return -1;
 }
+
+int hide_aside(int fd) { return copy_high(fd, 2 * shim_base + 1, true, false); }
+
+int place(int fd, int at, bool cloexec) { return copy_high(fd, at, cloexec, true); }
 
 static int domain_of(int fd)
 {

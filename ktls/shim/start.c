@@ -55,6 +55,7 @@ __attribute__((constructor(101))) void shim_start(void)
     int saved = errno;
     resolve();
     read_base();
+    limits_start();
     environment_remember();
     covered_remember();
     slots_after_fork();

@@ -203,13 +203,14 @@ def test_io_uring_is_not_implemented(agent):
     assert python(script, agent=agent).stdout == "38\n"
 
 
-def test_limits_leave_room_for_the_hidden_descriptors(agent):
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def test_the_soft_limit_is_the_programs_and_the_hard_one_leaves_room_for_hidden_descriptors(agent):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     result = run("--", "grep", "open files", "/proc/self/limits", agent=agent)
     environment = run("--", "printenv", "KTLS_FD_BASE", agent=agent)
     base = int(environment.stdout)
-    assert int(result.stdout.split()[3]) >= 2 * base + limits.SPARE
-    assert base == limits.choose_base(resource.getrlimit(resource.RLIMIT_NOFILE)[0], hard)
+    assert base == limits.choose_base(soft, hard)
+    assert [int(number) for number in result.stdout.split()[3:5]] == [min(soft, base), hard]
+    assert hard >= 2 * base + limits.SPARE
 
 
 def test_program_under_ktls_run_may_say_ktls_run_again(agent):

@@ -44,12 +44,14 @@ def test_everything_fits_the_hard_limit(soft, more):
         assert 2 * base + limits.SPARE <= soft + more
 
 
-def test_the_soft_limit_is_raised_to_fit():
+def test_the_soft_limit_is_raised_to_fit_and_given_back():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        base = limits.raise_limit()
+        base, own = limits.raise_limit()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         assert soft >= 2 * base + limits.SPARE
         assert hard == before[1]
+        limits.restore_limit(own)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(before[0], base), hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -92,7 +92,7 @@ def inetd_python(world: World) -> list:
 @row("subprocess.Popen(stdin=connection, stdout=connection): vfork() or fork(), dup2(), exec", "as inetd")
 def popen_object(world: World) -> list:
     server, peer = world.server_with_peer()
-    with subprocess.Popen(["cat"], stdin=server, stdout=server) as program:
+    with subprocess.Popen(["cat"], stdin=server.fileno(), stdout=server.fileno()) as program:
         server.close()
         seen = echo(peer)
     return [*seen, program.returncode]
