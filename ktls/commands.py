@@ -15,6 +15,7 @@ from ktls.errors import KtlsError, UsageError
 from ktls.launcher import complain, exit_status
 from ktls.launcher import main as launch
 from ktls.run_options import HELP
+from policy.admin.group import group as policy_group
 
 if TYPE_CHECKING:
     from ktls.probe import Capabilities
@@ -133,6 +134,9 @@ def _private_directory(directory: Path) -> None:
             f"{directory} can be written by others, so the agent's socket could be replaced",
             hint="choose a directory of your own, mode 0700",
         )
+
+
+group.add_command(policy_group)
 
 
 @group.command("probe", short_help="Say what this kernel can do.")

@@ -7,7 +7,7 @@ leaves out every branch whose first rule comes after the best one found so far. 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
@@ -36,6 +36,9 @@ class Node(Protocol):
     def first(self, has: Subject, best: int) -> int:
         """Return the rank of the first rule that fits, if it is below `best`; else `best`."""
 
+    def every(self, has: Subject) -> Iterator[int]:
+        """Return the ranks of all rules that fit; one may come twice."""
+
 
 @cache
 def _conditions(keys: tuple[str, ...]) -> tuple[Callable[[Match, Subject], bool], ...]:
@@ -63,6 +66,12 @@ class Leaf:
                 return rank
         return best
 
+    def every(self, has: Subject) -> Iterator[int]:
+        """Try them."""
+        for rank, match, conditions in self.entries:
+            if all(holds(match, has) for holds in conditions):
+                yield rank
+
 
 class Table:
     """Rules by values that a table finds: names, numbers of users, how a path begins, how a host's name ends."""
@@ -83,6 +92,13 @@ class Table:
                 best = node.first(has, best)
         return self.others.first(has, best) if self.others.least < best else best
 
+    def every(self, has: Subject) -> Iterator[int]:
+        """Look everywhere the connection's values lead."""
+        for value in self.values(has):
+            if (node := self.found.get(value)) is not None:
+                yield from node.every(has)
+        yield from self.others.every(has)
+
 
 class Line:
     """Rules by ranges of numbers."""
@@ -102,6 +118,13 @@ class Line:
                 if node.least < best:
                     best = node.first(has, best)
         return self.others.first(has, best) if self.others.least < best else best
+
+    def every(self, has: Subject) -> Iterator[int]:
+        """Look everywhere the number leads."""
+        number = self.number(has)
+        for node in () if number is None else self.ranges[number]:
+            yield from node.every(has)
+        yield from self.others.every(has)
 
 
 # --- keys: where a match hangs, and where a connection looks ----------------------------------------------------------
@@ -248,6 +271,10 @@ class Classifier:
         """Return the first rule that fits, or None."""
         rank = self._root.first(has, NEVER)
         return None if rank == NEVER else self._rules[rank]
+
+    def every(self, has: Subject) -> Iterator[Rule]:
+        """Return all rules that fit, each once, in their order."""
+        yield from (self._rules[rank] for rank in sorted(set(self._root.every(has))))
 
     def __reduce__(self) -> tuple[type["Classifier"], tuple[Sequence[Rule]]]:
         """Travel as the rules, and be made again where they arrive."""

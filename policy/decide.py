@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from policy.match import Subject, compare, subject
+from policy.match import Subject, subject
 from policy.model import Action, Facts, Policy, Verdict
 from policy.problems import quote
 
@@ -48,33 +48,6 @@ def decide(policy: Policy, facts: Facts) -> Decision:
         return Decision(rule.verdict, action, rule.name, reason, policy.revision)
     reason = f"no rule fits {_connection(has)}; the default is {policy.default}"
     return Decision(policy.default, None, None, reason, policy.revision)
-
-
-def explain(policy: Policy, facts: Facts) -> tuple[str, ...]:
-    """Say how a decision comes about.
-
-    Args:
-        policy: as for `decide`.
-        facts: as for `decide`.
-
-    Returns:
-        One line for each rule up to the one that decides, with each of its keys that does not fit, or all when it fits;
-        then the decision.
-
-    Raises:
-        UsageError: as `decide`.
-    """
-    has = subject(facts)
-    decision = decide(policy, facts)
-    lines = []
-    for rule in policy.rules if has.remote is not None else ():
-        compared = [compare(key, rule.match, has) for key in rule.match.keys]
-        fits = all(holds for holds, _ in compared)
-        texts = [text for holds, text in compared if fits or not holds] or ["it has no conditions"]
-        lines.append(f"rule {quote(rule.name)} {'fits' if fits else 'does not fit'}: {'; '.join(texts)}")
-        if fits:
-            break
-    return (*lines, f"{decision.verdict}: {decision.reason}")
 
 
 def _connection(has: Subject) -> str:

@@ -1,12 +1,25 @@
 """Warnings: what a policy may say, but hardly anybody means."""
 
 from collections.abc import Iterator
+from typing import Any, cast
 
-from policy.model import Action, AddressRange, Glob, Match, NumberRange, Policy, Rule, TimeWindow, Verdict
+from policy.match import Subject, moment_in
+from policy.model import (
+    Action,
+    AddressRange,
+    Direction,
+    Facts,
+    Glob,
+    Match,
+    NumberRange,
+    Policy,
+    Rule,
+    TimeWindow,
+    Verdict,
+)
 from policy.problems import Problem, quote
 
 _DEFAULTS = Action()
-COMPARED_MAX = 500_000  # pairs of rules: a thousand rules, in about a second
 
 NO_EFFECT_YET = ("on_change", "rekey")
 """Keys that are checked, and that nothing acts on so far: any value but the default promises too much."""
@@ -29,18 +42,54 @@ def _label(rule: Rule) -> str:
     return f"[rule {quote(rule.name)}]"
 
 
-def _shadowed(policy: Policy) -> Iterator[Problem]:
-    left = COMPARED_MAX
-    for number, rule in enumerate(policy.rules):
-        if number > left:
-            yield Problem(rule.line, _label(rule), "", f"not compared with the {number} rules before it: too many")
-            return
-        left -= number
-        for earlier in policy.rules[:number]:
-            if covers(earlier.match, rule.match):
-                what = f"never matches: rule {quote(earlier.name)} comes first, and is about all that this one is about"
-                yield Problem(rule.line, _label(rule), "", what)
+def shadowed(policy: Policy) -> Iterator[tuple[Rule, Rule]]:
+    """Find rules that can never match, each with the first one before it that is about all that it is about.
+
+    Such a rule fits every connection that the later one fits, so one of those is made up, and only what fits it is
+    looked at.
+    """
+    for rule in policy.rules:
+        for earlier in policy.classifier.every(_example(rule.match)):
+            if earlier is rule:
                 break
+            if covers(earlier.match, rule.match):
+                yield rule, earlier
+                break
+
+
+def _example(match: Match) -> Subject:
+    """Make up a connection that fits a match, and of which nothing more is known. Patterns fit themselves."""
+
+    def one(values: tuple[Any, ...]) -> Any:  # noqa: ANN401 - each key has its own type
+        return values[0] if values else None
+
+    def lowest(values: tuple[Any, ...]) -> int | None:
+        return values[0].first if values else None
+
+    def area(values: tuple[AddressRange, ...]) -> tuple[int, int] | None:
+        return (values[0].version, values[0].first) if values else None
+
+    user = one(match.user)
+    return Subject(
+        direction=cast("Direction", match.direction),  # None, which fits no condition
+        local=area(match.local),
+        local_port=lowest(match.local_port),
+        remote=area(match.remote),
+        remote_port=lowest(match.remote_port),
+        remote_name=match.remote_name[0].text if match.remote_name else None,
+        program=match.program[0].text if match.program else None,
+        user=user if isinstance(user, str) else None,
+        uid=user.first if isinstance(user, NumberRange) else None,
+        unit=match.unit[0].text if match.unit else None,
+        when=moment_in(match.time),
+        facts=cast("Facts", None),  # for people, who never see it
+    )
+
+
+def _shadowed(policy: Policy) -> Iterator[Problem]:
+    for rule, earlier in shadowed(policy):
+        what = f"never matches: rule {quote(earlier.name)} comes first, and is about all that this one is about"
+        yield Problem(rule.line, _label(rule), "", what)
 
 
 def _actions(policy: Policy) -> Iterator[Problem]:

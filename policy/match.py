@@ -149,6 +149,17 @@ def in_window(window: TimeWindow | None, when: "datetime") -> bool:
     return (day in window.days and minute >= window.start) or ((day - 1) % 7 in window.days and minute < window.end)
 
 
+def moment_in(window: TimeWindow | None) -> "datetime":
+    """Make up a moment that lies in a window."""
+    from datetime import datetime, timedelta  # noqa: PLC0415 - the agent has it from its caller
+
+    monday = datetime(2026, 1, 5, tzinfo=None if window is None or window.zone is None else _zone(window.zone))
+    if window is None:
+        return monday.astimezone()
+    start = monday + timedelta(days=min(window.days), minutes=window.start)
+    return start.astimezone()
+
+
 @lru_cache(maxsize=64)
 def _zone(name: str) -> "tzinfo":
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - few policies have a zone

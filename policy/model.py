@@ -4,15 +4,14 @@ The defaults of the language are the defaults of these classes, and stand nowher
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from policy.classify import Classifier
 
 Direction = Literal["inbound", "outbound"]
 """inbound was accepted, outbound was connected."""
@@ -241,6 +240,16 @@ class Rule:
     line: int = field(default=0, compare=False)
 
 
+class Finder(Protocol):
+    """What finds rules without trying them all; `policy.classify.Classifier` is the one there is."""
+
+    def first(self, has: Any) -> Rule | None:  # noqa: ANN401 - policy.match.Subject, which is made of what is here
+        """Return the first rule that fits a connection, or None."""
+
+    def every(self, has: Any) -> Iterable[Rule]:  # noqa: ANN401 - as above
+        """Return all rules that fit a connection, in no order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A compiled policy; make it with `policy.snapshot.build`.
@@ -257,7 +266,7 @@ class Policy:
     default: Verdict
     revision: str
     file: str = field(compare=False)
-    classifier: "Classifier" = field(compare=False, repr=False)
+    classifier: "Finder" = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

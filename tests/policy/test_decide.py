@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from policy.decide import decide, explain
+from policy.decide import decide
+from policy.explain import explain
 from policy.load import parse
 from policy.model import Facts, Verdict
 
@@ -78,25 +79,6 @@ def test_a_connection_from_nowhere_is_denied(load_text, address):
 def test_a_name_from_outside_cannot_break_the_line(load_text):
     decision = decide(load_text(POLICY), facts(remote_name='a"\n2026 forged'))
     assert "\n" not in decision.reason
-
-
-def test_explaining_tells_of_each_rule_up_to_the_one_that_decides(load_text):
-    policy = load_text(POLICY)
-    assert explain(policy, facts(remote=("192.0.2.5", 5432))) == (
-        'rule "no telnet" does not fit: remote_port 5432 is not in 23',
-        'rule "database" does not fit: remote_name is not known, and would have to be in *.db.example',
-        'rule "local" does not fit: remote 192.0.2.5 is not in 127.0.0.0/8, ::1',
-        "clear: no rule fits outbound to 192.0.2.5 port 5432; the default is clear",
-    )
-    assert explain(policy, facts(remote=("127.0.0.1", 23))) == (
-        'rule "no telnet" fits: remote_port 23 is in 23',
-        'deny: rule "no telnet" fits outbound to 127.0.0.1 port 23',
-    )
-
-
-def test_a_rule_without_conditions_is_explained_as_such(load_text):
-    policy = load_text('[[rule]]\nname = "all"\nverdict = "deny"\n')
-    assert explain(policy, facts())[0] == 'rule "all" fits: it has no conditions'
 
 
 # --- the same decision as one made in the plainest way ----------------------------------------------------------------
@@ -248,6 +230,6 @@ def test_decisions_are_those_of_the_plainest_reading(tmp_path_factory, rules, ha
 
     decision = decide(policy, has)
     assert (decision.verdict, decision.rule) == expected
-    lines = explain(policy, has)
+    lines = explain(policy, has).lines()
     assert lines[-1] == f"{decision.verdict}: {decision.reason}"
     assert len(lines) == 1 + (len(rules) if first is None else order.index(first) + 1)

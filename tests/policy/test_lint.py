@@ -4,7 +4,9 @@ from hypothesis import strategies as st
 
 from policy import lint
 from policy.lint import covers, warnings
-from policy.model import Match, NumberRange
+from policy.model import Match, NumberRange, Rule, TimeWindow, Verdict
+from policy.names import glob
+from policy.snapshot import build
 
 
 def told(policy) -> list[str]:
@@ -101,11 +103,36 @@ trust = ["ca.pem"]
     ]
 
 
-def test_looking_has_an_end_and_says_so(load_text, monkeypatch):
-    monkeypatch.setattr(lint, "COMPARED_MAX", 2)
-    text = "".join(f'[[rule]]\nname = "{port}"\nverdict = "deny"\nremote_port = [{port}]\n' for port in range(1, 6))
-    (line,) = told(load_text(text))
-    assert line == '10: [rule "3"]: not compared with the 2 rules before it: too many'
+def test_every_rule_of_many_is_looked_at():
+    rules = [Rule(str(port), Verdict.DENY, Match(remote_port=(NumberRange(port, port),))) for port in range(1, 5000)]
+    last = Rule("late", Verdict.DENY, Match(remote_port=(NumberRange(7, 7),), user=("app",)))
+    found = list(lint.shadowed(build([*rules, last], Verdict.CLEAR)))
+    assert [(rule.name, earlier.name) for rule, earlier in found] == [("late", "7")]
+
+
+KEYS = st.fixed_dictionaries(
+    {},
+    optional={
+        "direction": st.sampled_from(["inbound", "outbound"]),
+        "remote_port": st.sampled_from(
+            [(NumberRange(1, 9),), (NumberRange(2, 3), NumberRange(5, 6)), (NumberRange(3, 3),)]
+        ),
+        "remote_name": st.sampled_from([(glob("*.a"),), (glob("x.a"),), (glob("*"),), (glob("?.a"), glob("b"))]),
+        "user": st.sampled_from([("app",), ("root", "app"), (NumberRange(0, 5),), (NumberRange(3, 3),)]),
+        "time": st.sampled_from([TimeWindow(zone="UTC"), TimeWindow(frozenset({6}), 1320, 300)]),
+    },
+)
+
+
+@given(st.lists(KEYS, max_size=12))
+def test_what_shadows_is_found_as_by_comparing_all_pairs(keys):
+    policy = build([Rule(str(number), Verdict.DENY, Match(**one)) for number, one in enumerate(keys)], Verdict.CLEAR)
+    expected = [
+        (rule.name, next((one.name for one in policy.rules[:number] if covers(one.match, rule.match)), None))
+        for number, rule in enumerate(policy.rules)
+    ]
+    found = [(rule.name, earlier.name) for rule, earlier in lint.shadowed(policy)]
+    assert found == [pair for pair in expected if pair[1] is not None]
 
 
 RANGES = st.lists(

@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ktls.errors import PolicyError
-from policy.load import FILE_MAX, load, parse
+from policy.document import FILE_MAX
+from policy.load import load, parse
 from policy.model import Verdict
 
 

@@ -1,0 +1,71 @@
+"""Working with records of connections: replay, suggest."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from policy.admin.files import EXIT_FINDINGS
+from policy.admin.output import json_option, show_json, show_table
+
+_RECORDS = click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path))
+
+
+def _warn_unread(unread: int) -> None:
+    if unread:
+        click.echo(f"warning: {unread} lines are no records, and were passed over", err=True)
+
+
+@click.command("replay")
+@click.argument("file", type=click.Path(path_type=Path))
+@_RECORDS
+@json_option
+def replay_command(file: Path, records: tuple[Path, ...], as_json: bool) -> None:
+    """Try a policy on recorded connections before it is activated, and say what would change.
+
+    \b
+      ktls policy replay new.toml /var/log/ktls/report.jsonl
+
+    RECORDS are reports of agents (`ktls run --log`, `ktls agent --log`).
+
+    Exit status: 0 nothing would change, 1 something would, 2 a file is wrong.
+    """
+    from policy.load import load  # noqa: PLC0415 - only for this command
+    from policy.records import describe, read_records, replay  # noqa: PLC0415 - as above
+
+    policy, held = load(file), read_records(records)
+    _warn_unread(held.unread)
+    changes = Counter(
+        (str(one.record.verdict), str(one.decision.verdict), one.decision.rule, describe(one.record.facts))
+        for one in replay(policy, held.records)
+    )
+    total = sum(changes.values())
+    if as_json:
+        keys = ("from", "to", "rule", "connection", "count")
+        listed = [dict(zip(keys, (*change, count), strict=True)) for change, count in changes.most_common()]
+        show_json({"connections": len(held.records), "changed": total, "changes": listed})
+    else:
+        rows = [(count, *change) for change, count in changes.most_common()]
+        show_table(("COUNT", "WAS", "WOULD BE", "BY RULE", "CONNECTION"), rows, empty="nothing would change")
+        click.echo(f"{total} of {len(held.records)} connections would be decided otherwise")
+    sys.exit(EXIT_FINDINGS if total else 0)
+
+
+@click.command("suggest")
+@_RECORDS
+def suggest_command(records: tuple[Path, ...]) -> None:
+    """Write rules for what was recorded, to be read and changed by a person.
+
+    \b
+      ktls policy suggest report.jsonl > site.toml
+    """
+    from policy.records import read_records  # noqa: PLC0415 - only for this command
+    from policy.suggest import suggest  # noqa: PLC0415 - as above
+
+    held = read_records(records)
+    _warn_unread(held.unread)
+    click.echo(suggest(held.records), nl=False)
+
+
+COMMANDS = (replay_command, suggest_command)
