@@ -86,8 +86,15 @@ static int dup_onto(int fd, int to, int flags)
     }
     if (fd == to)
         return flags < 0 ? real(dup2)(fd, to) : real(dup3)(fd, to, flags);
-    if (is_tls(slot_of(fd)))
-        gate_poll(fd);
+    if (is_tls(slot_of(fd))) {
+        int saved = errno;
+        /* A standard stream may be written by libc itself next, past us: it gets the socket, not the gate. */
+        if (to <= STDERR_FILENO && slots_are_ours())
+            gate_wait(fd, true, 0);
+        else
+            gate_poll(fd);
+        errno = saved;
+    }
     slot_t old = slot_of(to);
     int copy = flags < 0 ? real(dup2)(fd, to) : real(dup3)(fd, to, flags);
     if (copy >= 0 && is_tls(old))

@@ -1,4 +1,4 @@
-/* stdio: libc reads inside itself, past every wrapper. A stream on a TLS descriptor gets our own read and write instead. */
+/* stdio: libc reads and writes inside itself, past every wrapper. A stream on a TLS descriptor gets our own instead. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -35,10 +35,8 @@ static int stream_seek(void *cookie, off64_t *offset, int whence)
 
 static int stream_close(void *cookie) { return close((int)(intptr_t)cookie); }
 
-EXPORT FILE *fdopen(int fd, const char *mode)
+static FILE *open_stream(int fd, const char *mode)
 {
-    if (likely(!is_tls(slot_of(fd))))
-        return real(fdopen)(fd, mode);
     const cookie_io_functions_t calls = {
         .read = stream_read, .write = stream_write, .seek = stream_seek, .close = stream_close};
     FILE *stream = fopencookie((void *)(intptr_t)fd, mode, calls);
@@ -47,6 +45,11 @@ EXPORT FILE *fdopen(int fd, const char *mode)
         stream->_fileno = fd; /* fileno() must answer */
 #endif
     return stream;
+}
+
+EXPORT FILE *fdopen(int fd, const char *mode)
+{
+    return likely(!is_tls(slot_of(fd))) ? real(fdopen)(fd, mode) : open_stream(fd, mode);
 }
 
 EXPORT int fclose(FILE *stream)
@@ -112,4 +115,22 @@ EXPORT int __dprintf_chk(int fd, int flag, const char *format, ...)
     int length = print(fd, flag, format, arguments);
     va_end(arguments);
     return length;
+}
+
+/* --- standard streams ------------------------------------------------------------------------------------------------- */
+
+/* A program started by inetd or a shell has connections for standard streams, some whose handshake nobody waited for yet.
+ * What libc writes by itself (error messages of perror) must find the socket there and not the gate. */
+void stdio_start(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        while (is_tls(slot_of(fd)) && slot_state(gate_wait(fd, true, 0)) == GATED)
+            continue;
+#ifdef __GLIBC__ /* elsewhere the names are constants */
+    FILE *stream;
+    if (is_tls(slot_of(STDIN_FILENO)) && (stream = open_stream(STDIN_FILENO, "r")))
+        stdin = stream;
+    if (is_tls(slot_of(STDOUT_FILENO)) && (stream = open_stream(STDOUT_FILENO, "w")))
+        stdout = stream;
+#endif
 }

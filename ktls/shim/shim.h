@@ -112,6 +112,9 @@ slot_t gate_poll(int fd);
  * Returns the slot; still GATED means: would block (errno EAGAIN) or interrupted (errno EINTR). */
 slot_t gate_wait(int fd, bool force, int timeout_option);
 
+/* At start: standard streams that are connections. */
+void stdio_start(void);
+
 /* What the leash or gate end `a` says (docs/protocol.md, "The gate", step 1). */
 struct outcome {
     char kind;    /* 'K', 'R', 'C', 'F'; 0: not open yet; '?': not a gate end at all */

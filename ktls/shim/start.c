@@ -61,5 +61,6 @@ __attribute__((constructor(101))) void shim_start(void)
     slots_after_fork();
     pthread_atfork(NULL, NULL, slots_after_fork);
     atomic_store_explicit(&shim_started, true, memory_order_release);
+    stdio_start();
     errno = saved;
 }

@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import TlsFiles
 from tests.e2e.harness import PATIENCE, Program, fork_agent, listens, until
+from tests.e2e.peer import OPENED
 from tests.programs.results import Results
 
 MEASURE = os.environ.get("KTLS_PROGRAMS_MEASURE") == "1"
@@ -35,10 +37,17 @@ class Agent:
     expected: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel.connect(str(self.path))
+        self.channel = self.connect()
+        with self.connect() as barrier:  # once the agent ends this one, it has taken the other, and is settled
+            barrier.shutdown(socket.SHUT_WR)
+            barrier.recv(1)
         self.pid = int.from_bytes(self.channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
         self.before = descriptors(self.pid)
+
+    def connect(self) -> socket.socket:
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel.connect(str(self.path))
+        return channel
 
     def covered(self) -> list[dict]:
         """The events about the covered ports."""
@@ -49,11 +58,14 @@ class Agent:
 
         return [event for event in self.program.events() if "direction" not in event or port(event) in self.ports]
 
+    def count(self, event: str) -> int:
+        return len(self.program.events(event))
+
     def check(self, engine: str) -> None:
         """Every connection was protected by this engine and ended in order; nothing is left of them."""
         name = self.program.arguments[self.program.arguments.index("--") + 1 :][:2]
-        left = f"descriptors of {name}'s agent to be back at {self.before}"
-        until(lambda: descriptors(self.pid) <= self.before + 1, left)  # 1: asked from a cache kept for later
+        until(lambda: descriptors(self.pid) <= self.before, f"descriptors of {name}'s agent: {self.before}")
+        until(lambda: self.count("open") == self.count("end"), f"{name}: an end of each connection")
         events = self.covered()
         opened = [event for event in events if event["event"] == "open"]
         assert opened, f"{name}: no connection was protected; {self.program.events()}"
@@ -62,8 +74,6 @@ class Agent:
         odd += [event for event in events if event["event"] == "end" and event["ended"] != "closed"]
         odd = [event for event in odd if event.get("error", event["event"]) not in self.expected]
         assert not odd, f"{name}: {[(event.get('error', event['event']), event.get('message')) for event in odd[:5]]}"
-        ended = sum(event["event"] == "end" for event in events)
-        assert ended == len(opened), f"{name}: {len(opened)} opened, {ended} ended"
 
 
 @dataclass
@@ -119,7 +129,7 @@ class Scene:
         outbound: Iterable[int] = (),
         covered: bool = True,
         ready: Callable[[], object] | None = None,
-        **options: object,
+        **options: Any,
     ) -> Program:
         """Start a server with TLS at `port` (and towards the ports `outbound`) and wait until it listens."""
         program = self._start(command, [port], list(outbound), covered, options)
@@ -128,7 +138,7 @@ class Scene:
         assert not ended(), f"{command[0]} ended with {program.process.returncode}: {said(program)}"
         return program
 
-    def begin(self, command: list[str], *ports: int, covered: bool = True, **options: object) -> Program:
+    def begin(self, command: list[str], *ports: int, covered: bool = True, **options: Any) -> Program:
         """Start a client whose connections to these ports are TLS; it is the scenario's to finish."""
         return self._start(command, [], list(ports), covered, options)
 
@@ -140,7 +150,7 @@ class Scene:
         covered: bool = True,
         status: int = 0,
         timeout: float = PATIENCE,
-        **options: object,
+        **options: Any,
     ) -> Ended:
         """Run a client whose connections to these ports are TLS, to its end, which must have this status."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -155,13 +165,13 @@ class Scene:
             raise AssertionError(f"{command} gave {program.process.returncode}: {err!r} {self.said()}")
         return Ended(command, status, out, err)  # type: ignore[arg-type]
 
-    def serve_plain(self, command: list[str], port: int, **options: object) -> Program:
+    def serve_plain(self, command: list[str], port: int, **options: Any) -> Program:
         """Start a server that we have no part in."""
-        return self.serve(command, port, covered=False, **options)  # type: ignore[arg-type]
+        return self.serve(command, port, covered=False, **options)
 
-    def use_plain(self, command: list[str], **options: object) -> Ended:
+    def use_plain(self, command: list[str], **options: Any) -> Ended:
         """Run a client that we have no part in."""
-        return self.use(command, covered=False, **options)  # type: ignore[arg-type]
+        return self.use(command, covered=False, **options)
 
     def _start(
         self, command: list[str], inbound: list[int], outbound: list[int], covered: bool, options: dict
@@ -215,6 +225,8 @@ class Scene:
     # --- the end -------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
+        while OPENED:
+            OPENED.pop().close()
         for program in reversed(self.programs):
             with contextlib.suppress(ProcessLookupError):
                 program.stop()
