@@ -7,21 +7,6 @@
 
 extern void __chk_fail(void) __attribute__((noreturn));
 
-static ssize_t read_real(const struct reading *reading)
-{
-    struct msghdr header = {.msg_iovlen = (size_t)reading->count};
-    memcpy(&header.msg_iov, &reading->iov, sizeof header.msg_iov);
-    return real(recvmsg)(reading->fd, &header, reading->flags);
-}
-
-static size_t wanted(const struct reading *reading)
-{
-    size_t total = 0;
-    for (int i = 0; i < reading->count; i++)
-        total += reading->iov[i].iov_len;
-    return total;
-}
-
 static int socket_of(int fd) { return slot_state(gate_poll(fd)) == KERNEL ? fd : hidden(fd); }
 
 /* AF_UNIX has one end of file for all that can happen to a relayed stream; the agent notes on R which it is. */

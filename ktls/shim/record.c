@@ -230,19 +230,22 @@ static bool wait_for_keys(const struct reading *reading, int *waited)
     return true;
 }
 
-static ssize_t real_read(const struct reading *reading)
-{
-    struct msghdr header = {.msg_iovlen = (size_t)reading->count};
-    memcpy(&header.msg_iov, &reading->iov, sizeof header.msg_iov);
-    return real(recvmsg)(reading->fd, &header, reading->flags);
-}
-
-static size_t wanted(const struct reading *reading)
+size_t wanted(const struct reading *reading)
 {
     size_t total = 0;
     for (int i = 0; i < reading->count; i++)
         total += reading->iov[i].iov_len;
     return total;
+}
+
+ssize_t read_real(const struct reading *reading)
+{
+    if (reading->flags == 0 && wanted(reading) > 0)
+        return reading->count == 1 ? real(read)(reading->fd, reading->iov->iov_base, reading->iov->iov_len)
+                                   : real(readv)(reading->fd, reading->iov, reading->count);
+    struct msghdr header = {.msg_iovlen = (size_t)reading->count};
+    memcpy(&header.msg_iov, &reading->iov, sizeof header.msg_iov);
+    return real(recvmsg)(reading->fd, &header, reading->flags);
 }
 
 /* Data and a KeyUpdate met in one read leave poll silent for ever (tls_sk_poll, key_update_pending): look behind it.
@@ -309,12 +312,12 @@ ssize_t record_finish(const struct reading *reading, ssize_t got)
                 slot_flag(reading->fd, SHUT_WRITE);
             return is_broken(errno) ? final_error(reading->fd, EPROTO) : -1;
         }
-        got = real_read(reading);
+        got = read_real(reading);
     }
     return final_error(reading->fd, EPROTO); /* a flood of control records */
 }
 
-ssize_t record_read(const struct reading *reading) { return record_finish(reading, real_read(reading)); }
+ssize_t record_read(const struct reading *reading) { return record_finish(reading, read_real(reading)); }
 
 ssize_t record_pending(int fd)
 {

@@ -140,6 +140,11 @@ struct reading {
     int count;
     int flags;
 };
+size_t wanted(const struct reading *reading); /* bytes */
+
+/* The real call, of the plainest kind that does it: a program's seccomp filter may let read() pass and recvmsg() not (the
+ * sandbox of sshd). */
+ssize_t read_real(const struct reading *reading);
 
 /* Completes a read on a KERNEL descriptor whose real call gave `got` (and errno): control records are taken and acted
  * on, and the read is done again. Returns what the program gets, errno set with -1. */
