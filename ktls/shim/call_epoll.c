@@ -20,7 +20,8 @@ enum { INDEX_SHIFT = 16 };                               /* a mark's bits above 
 static const uint64_t GATE_MARK = 0x4b544c5300000000ull; /* "KTLS", index, descriptor: no pointer looks like it */
 
 struct registration {
-    int set; /* the epoll descriptor plus one; 0 means none */
+    int set;     /* the epoll descriptor plus one; 0 means none */
+    pid_t maker; /* the process that registered it; its children know of it too */
     uint32_t events;
     uint64_t data;
 };
@@ -65,7 +66,8 @@ static int enter(int set, int operation, int fd, const struct epoll_event *event
 {
     int index = place_of(fd, set);
     struct registration before = registrations[fd][index];
-    registrations[fd][index] = (struct registration){.set = set + 1, .events = event->events, .data = event->data.u64};
+    registrations[fd][index] =
+        (struct registration){.set = set + 1, .maker = getpid(), .events = event->events, .data = event->data.u64};
     int result = control(set, operation, fd, index, marked);
     if (result == 0)
         newest[fd] = (uint8_t)index;
@@ -99,6 +101,20 @@ void epoll_leave(int fd)
         struct registration *entry = &registrations[fd][newest[fd] ^ i];
         if (entry->set && real(epoll_ctl)(entry->set - 1, EPOLL_CTL_DEL, fd, &unused) != 0)
             entry->set = 0; /* it was about an earlier file of that number */
+    }
+    errno = saved;
+}
+
+void epoll_closed(int fd)
+{
+    int saved = errno;
+    struct epoll_event unused = {0};
+    for (int i = 0; fd < SLOT_COUNT && i < EPOLL_SETS; i++) {
+        struct registration *entry = &registrations[fd][i];
+        if (entry->set == 0 || entry->maker != getpid()) /* a child closes its copies, and its parent waits for them */
+            continue;
+        real(epoll_ctl)(entry->set - 1, EPOLL_CTL_DEL, fd, &unused);
+        entry->set = 0;
     }
     errno = saved;
 }

@@ -13,8 +13,11 @@ EXPORT int close(int fd)
         return -1;
     }
     /* The twin first: from real(close) on, another thread may have the number back as a connection of its own. */
-    if (unlikely(is_tls(slot)))
+    if (unlikely(is_tls(slot))) {
+        if (slot_state(slot) == KERNEL && !(slot & COPIED))
+            epoll_closed(fd);
         forget(fd);
+    }
     return real(close)(fd);
 }
 
@@ -67,7 +70,8 @@ static int adopt(int fd, int copy, bool cloexec)
         errno = EMFILE;
         return -1;
     }
-    slot_set(copy, slot);
+    slot_flag(fd, COPIED);
+    slot_set(copy, slot | COPIED);
     return copy;
 }
 

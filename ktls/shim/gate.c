@@ -293,7 +293,7 @@ static slot_t move_in(int fd, slot_t slot, const struct outcome *outcome)
     }
     epoll_enter(fd, outcome->kind == 'K' && must_confirm(outcome->flags));
     apply_nodelay(fd, slot);
-    slot_t keep = slot & (SHUT_READ | SHUT_WRITE);
+    slot_t keep = slot & (SHUT_READ | SHUT_WRITE | COPIED);
     return leash >= 0 ? KERNEL | outcome->flags | keep : PLAIN;
 }
 

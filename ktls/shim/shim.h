@@ -50,6 +50,7 @@ typedef uint32_t slot_t;
 #define NODELAY_ON 0x00001000u    /* ... to this */
 #define TICKETS_DUE \
     0x00004000u /* a TLS 1.3 server's tickets may come before its first data: readable, but nothing to read */
+#define COPIED 0x00008000u   /* dup() and its kin were here: closing one copy ends no registration */
 #define REKEYING 0x00002000u /* the agent is changing our keys: writers wait until the leash is empty */
 #define ERRNO_SHIFT 16       /* the upper half: an errno that is final for reads */
 #define FLAGS_MASK 0x0000fff0u
@@ -163,6 +164,7 @@ void record_close_notify(int fd); /* sends it, flushing what MSG_MORE held back 
 
 void epoll_leave(int fd);              /* takes fd's file out of every epoll set it is known to be in */
 void epoll_enter(int fd, bool marked); /* puts fd (now another file) back; marked: its events come through us */
+void epoll_closed(int fd);             /* fd is closed next: the agent's copy would keep it in this process's sets */
 void epoll_unmark(int fd);             /* the gate stays for good: events carry the program's data again */
 
 /* --- names (call_names.c) --------------------------------------------------------------------------------------------- */

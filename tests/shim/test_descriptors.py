@@ -314,3 +314,32 @@ def test_threads_that_open_and_close_at_once_never_meet_each_others_connections(
     finally:
         agent.requests.put(None)
         server.join()
+
+
+CLOSED = """
+poller = select.epoll()
+poller.register(s, select.EPOLLIN | select.EPOLLRDHUP)
+fd = s.fileno()
+s.send(b"x"); {close}; input()
+print([number == fd for number, _ in poller.poll(0.3)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("close", "seen"),
+    [
+        ("s.close()", []),
+        ("copy = os.dup(fd); s.close()", [True]),  # as on TCP: the file is still open
+        ("os.fork() or (s.close(), os._exit(0)); os.wait()", [True]),
+        ("os.fork() or (time.sleep(1), os._exit(0)); s.close()", []),
+    ],
+    ids=["close", "close after dup", "close in a child", "close with a child that goes on"],
+)
+def test_closing_ends_registrations_though_the_agent_holds_the_socket_too(opened, close, seen):
+    program, _, peer = opened(CLOSED.format(close=close))
+    assert peer.recv(1) == b"x"
+    peer.sendall(b"more")
+    assert program.stdin
+    program.stdin.write("\n")
+    program.stdin.flush()
+    assert line(program) == str(seen)
