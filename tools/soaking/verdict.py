@@ -15,8 +15,7 @@ AGENT_THREADS = 16
 EXPLAINED = {
     "failed: program-gone": "a client was gone in the handshake, closed or killed",
     "failed: peer-closed": "the server's end of the same",
-    "ended: peer-closed": "aborts and kills: a RST, or an end in the middle",
-    "ended: truncated": "a kill with data unread: the end without close_notify",
+    "ended: peer-closed": "a client's RST",
 }
 """What clients that abort and are killed make agents report. Nothing else may be reported."""
 TLS_ERRORS = ("TlsDecryptError", "TlsRxNoPadViolation", "TlsTxRekeyError", "TlsRxRekeyError")
