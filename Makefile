@@ -68,15 +68,17 @@ format: setup
 # What shows the shim at work, without the programs of others: their own defects would end the run.
 SHIM_TESTS = tests/shim $(patsubst %,tests/e2e/test_%.py,control_records failures flowcharts processes transfer wire)
 CHECKED    = build/sanitized/libktls.so
+OPTIONS    = build/sanitized/asan_options.so
 LIBASAN    = $(shell $(CC) -print-file-name=libasan.so)
 
-# The compiler's analyzer, then the tests against a build that checks every access. disable_coredump=0: libasan would call
-# setrlimit(), which is ours, before any checked code can run. Python's objects come from malloc, so that libasan sees their ends.
+# The compiler's analyzer, then the tests against a build that checks every access. Python's objects come from malloc, so
+# that libasan sees their ends.
 sanitize: setup
 	@$(MAKE) -C ktls/shim analyze
 	@mkdir -p $(dir $(CHECKED)) && $(MAKE) -C ktls/shim sanitized OUT=$(CURDIR)/$(CHECKED)
-	@KTLS_SHIM=$(LIBASAN):$(CURDIR)/$(CHECKED) ASAN_OPTIONS=disable_coredump=0:detect_leaks=0 PYTHONMALLOC=malloc \
-	  UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest -q -m "not lab" $(SHIM_TESTS)
+	@$(CC) -shared -fPIC -o $(OPTIONS) tests/shim/asan_options.c
+	@KTLS_SHIM=$(CURDIR)/$(OPTIONS):$(LIBASAN):$(CURDIR)/$(CHECKED) PYTHONMALLOC=malloc UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(BIN)/python -m pytest -q -m "not lab" $(SHIM_TESTS)
 
 # The shim alone, with each program under valgrind. Left out: children whose environment valgrind itself changes.
 valgrind: setup
