@@ -1,7 +1,10 @@
 """How TCP connections are ended by a process that is not the only one to hold them."""
 
+from fcntl import ioctl
 from socket import SO_LINGER, SOL_SOCKET, socket
 from struct import Struct
+from sys import byteorder
+from termios import TIOCOUTQ
 
 _LINGER = Struct("=ii")  # struct linger: on, seconds
 
@@ -17,6 +20,16 @@ def shut(sock: socket, how: int) -> None:
 def aborts(sock: socket) -> bool:
     """Tell whether the program wants close() to be a RST: SO_LINGER on, with no seconds."""
     return _linger(sock) == (1, 0)
+
+
+def abort_at_close(sock: socket) -> None:
+    """Make close() a RST."""
+    sock.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER.pack(1, 0))
+
+
+def unacknowledged(sock: socket) -> int:
+    """Count the bytes that the peer's kernel does not have yet."""
+    return int.from_bytes(ioctl(sock, TIOCOUTQ, bytes(4)), byteorder)
 
 
 def close_tcp(sock: socket) -> None:

@@ -10,7 +10,8 @@ Theory of operation
    death of this process. Nothing else would do: B's name cannot be changed, and once both ends have been shut
    nobody can tell whether the other is still there.
 4. In order, or a RST eats the tail: close_notify, shutdown(SHUT_WR), read R to its end (bounded in time), close. Unless
-   the program wants the RST (SO_LINGER with no seconds): what is not out is dropped, and nothing looks like a good end.
+   the program wants the RST (SO_LINGER with no seconds): what is not out is dropped, and nothing looks like a good end;
+   or closed with something unread, where TCP resets too; but the peer gets what was written first.
 """
 
 from asyncio import TimerHandle
@@ -29,7 +30,7 @@ from socket import (
 
 from OpenSSL import SSL
 
-from ktls.closing import aborts, close_tcp, shut
+from ktls.closing import abort_at_close, aborts, close_tcp, shut, unacknowledged
 from ktls.errors import KtlsError, PeerClosed, ProtocolError, Truncated
 from ktls.poller import END, GONE, IN, OUT, Poller
 from ktls.relay import CHUNK, HELD_PAUSE, Mark, RelayCore, RelayEnd
@@ -38,6 +39,9 @@ ROUNDS = 8
 """Chunks moved each way before others get their turn."""
 LINGER = 5.0
 """Seconds: once the program is gone, the peer must take something, or end its direction, this often."""
+
+RESET_PAUSE = 0.01
+"""Seconds between looks whether the peer has all that was written."""
 
 _FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 _NOTHING = memoryview(b"")
@@ -86,6 +90,8 @@ class Pump:
         self._inside_readable = self._outside_readable = self._inside_writable = self._outside_writable = True
         self._inside_ended = self._outside_ended = False  # an end of file lies behind what can be read
         self._program_gone = self._program_deaf = False  # no copy of A is left; nobody reads A
+        self._unread = False  # the program went without reading all there was: TCP resets
+        self._resetting: TimerHandle | None = None
         self._peer_at_end = self._peer_lost = False  # end of file came; TCP failed
         self._cut = False  # the peer's direction broke off: no mark says that it ended well
         self._broken = False  # the session is of no use: both directions are over
@@ -126,6 +132,7 @@ class Pump:
             if aborts(self._outside):
                 self._finish()
                 return
+            self._unread = bool(self._to_program)
             self._linger(self.bytes_out - len(self._to_peer))
         self._pump()
 
@@ -154,6 +161,9 @@ class Pump:
 
     def _settle(self) -> None:
         """Pass on the ends that have nothing more before them."""
+        if self._out is _Way.ENDING and not self._to_peer and self._unread:
+            self._reset()
+            return
         if self._out is _Way.ENDING and not self._to_peer:
             self._out = _Way.ENDED
             shut(self._outside, SHUT_WR)
@@ -185,11 +195,13 @@ class Pump:
         except BlockingIOError:
             self._inside_readable = False
             return False
-        except ConnectionResetError:  # A was closed with something unread: an end like any other
+        except ConnectionResetError:  # A was closed with something unread
+            self._unread = True
             count = 0
         if count == 0:
             self._out = _Way.ENDING
-            self._send_to_peer(self._core.seal_end())
+            if not self._unread:
+                self._send_to_peer(self._core.seal_end())
             return True
         self._inside_readable = count == CHUNK or self._inside_ended
         self.bytes_out += count
@@ -316,6 +328,19 @@ class Pump:
 
     def _mark(self, mark: Mark) -> None:
         self._outside.setsockopt(IPPROTO_TCP, TCP_SYNCNT, mark)
+
+    def _reset(self) -> None:
+        """The program closed with something unread: a RST tells the peer, once it has what the program wrote."""
+        if not unacknowledged(self._outside):
+            abort_at_close(self._outside)
+            self._finish()
+        elif not self._resetting:
+            self._resetting = self._call_later(RESET_PAUSE, self._reset_again)
+
+    def _reset_again(self) -> None:
+        self._resetting = None
+        if not self._closed:
+            self._reset()
 
     def _linger(self, delivered: int) -> None:
         """The program is gone. What it wrote still goes out, as long as the peer takes it."""

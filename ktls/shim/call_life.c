@@ -156,6 +156,10 @@ EXPORT int shutdown(int fd, int how)
         errno = ENOTCONN;
         return -1;
     }
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof peer;
+    if (slot_state(slot) == RELAY && real(getpeername)(hidden(fd), (struct sockaddr *)&peer, &length) != 0)
+        return -1; /* ENOTCONN: all is over */
     if (how != SHUT_WR)
         slot_flag(fd, SHUT_READ);
     if (how != SHUT_RD && slot_state(slot) == KERNEL && !(slot & SHUT_WRITE))

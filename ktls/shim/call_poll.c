@@ -81,6 +81,15 @@ static bool any_needs_care(const struct pollfd *fds, nfds_t count)
     return false;
 }
 
+/* AF_UNIX hangs up on a relayed connection that TCP lost; TCP says POLLERR as well. */
+static int with_errors(struct pollfd *fds, nfds_t count, int ready)
+{
+    for (nfds_t i = 0; i < count && ready > 0; i++)
+        if ((fds[i].revents & POLLHUP) && slot_state(slot_of(fds[i].fd)) == RELAY && gate_relay_lost(fds[i].fd))
+            fds[i].revents |= POLLERR;
+    return ready;
+}
+
 static int poll_with(struct pollfd *fds, nfds_t count, int timeout, const sigset_t *mask)
 {
     int64_t deadline = timeout < 0 ? -1 : now_ms() + timeout;
@@ -93,7 +102,7 @@ static int poll_with(struct pollfd *fds, nfds_t count, int timeout, const sigset
         bool partial = false;
         ready = correct_all(fds, count, &partial);
         if (ready > 0 || left == 0)
-            return ready;
+            return with_errors(fds, count, ready);
         if (partial)
             real(poll)(NULL, 0, PARTIAL_PAUSE_MS);
     }
@@ -102,7 +111,7 @@ static int poll_with(struct pollfd *fds, nfds_t count, int timeout, const sigset
 EXPORT int poll(struct pollfd *fds, nfds_t count, int timeout)
 {
     if (likely(!any_needs_care(fds, count)))
-        return real(poll)(fds, count, timeout);
+        return with_errors(fds, count, real(poll)(fds, count, timeout));
     return poll_with(fds, count, timeout, NULL);
 }
 
@@ -117,7 +126,7 @@ static int to_ms(const struct timespec *limit)
 EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask)
 {
     if (likely(!any_needs_care(fds, count)))
-        return real(ppoll)(fds, count, timeout, mask);
+        return with_errors(fds, count, real(ppoll)(fds, count, timeout, mask));
     return poll_with(fds, count, to_ms(timeout), mask);
 }
 

@@ -17,6 +17,7 @@ static ssize_t relay_read(const struct reading *reading, slot_t slot)
         return got;
     int error = gate_relay_end(hidden(reading->fd));
     if (error) {
+        slot_flag(reading->fd, TOLD);
         errno = error;
         return -1;
     }

@@ -40,6 +40,13 @@ EXPORT int getsockopt(int fd, int level, int name, void *restrict value, socklen
             return put_int(value, length, slot_errno(slot));
         if (slot_state(slot) == GATED)
             return put_int(value, length, 0);
+        if (slot_state(slot) ==
+            RELAY) { /* R's own belongs to the agent: taken from it, a reset would look like an end */
+            int error = gate_relay_lost(fd);
+            if (error)
+                slot_flag(fd, TOLD);
+            return put_int(value, length, error);
+        }
     }
     return real(getsockopt)(socket_of(fd, slot), level, name, value, length);
 }

@@ -1,6 +1,7 @@
 /* The write family. While gated a write waits and then goes; after that the real call does the work, with the flags that
  * kTLS would drop data for taken off. */
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <string.h>
@@ -58,27 +59,65 @@ static int flags_for(slot_t slot, int flags)
     return slot_state(slot) == KERNEL || slot_state(slot) == RELAY ? flags & ~DROPPED_FLAGS : flags;
 }
 
+/* AF_UNIX says EPIPE for whatever ended it; TCP tells of a reset first, and without a signal. */
+static ssize_t relay_send(int fd, const struct msghdr *header, int flags)
+{
+    ssize_t sent = real(sendmsg)(fd, header, flags | MSG_NOSIGNAL);
+    if (sent >= 0 || errno != EPIPE)
+        return sent;
+    int error = gate_relay_lost(fd);
+    if (error)
+        slot_flag(fd, TOLD);
+    else if (!(flags & MSG_NOSIGNAL))
+        raise(SIGPIPE);
+    errno = error ? error : EPIPE;
+    return -1;
+}
+
+static ssize_t relay_write(int fd, const struct iovec *iov, int count, int flags)
+{
+    struct msghdr header = {.msg_iovlen = (size_t)count};
+    memcpy(&header.msg_iov, &iov, sizeof header.msg_iov);
+    return relay_send(fd, &header, flags);
+}
+
+/* What the kernel refuses, or answers with 0, before it asks the socket. */
+static bool is_odd(const struct iovec *iov, int count)
+{
+    size_t total = 0;
+    for (int i = 0; i < count && count <= IOV_MAX && iov; i++)
+        total += iov[i].iov_len;
+    return total == 0;
+}
+
 EXPORT ssize_t write(int fd, const void *buffer, size_t length)
 {
-    slot_t slot;
+    slot_t slot = PLAIN;
     if (unlikely(is_tls(slot_of(fd))) && !may_write(fd, 0, &slot))
         return -1;
-    return real(write)(fd, buffer, length);
+    if (slot_state(slot) != RELAY)
+        return real(write)(fd, buffer, length);
+    struct iovec iov = {.iov_len = length};
+    memcpy(&iov.iov_base, &buffer, sizeof buffer);
+    return relay_write(fd, &iov, 1, 0);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
 {
-    slot_t slot;
-    if (unlikely(is_tls(slot_of(fd))) && !may_write(fd, 0, &slot))
+    slot_t slot = PLAIN;
+    if (unlikely(is_tls(slot_of(fd))) && !is_odd(iov, count) && !may_write(fd, 0, &slot))
         return -1;
-    return real(writev)(fd, iov, count);
+    return slot_state(slot) == RELAY ? relay_write(fd, iov, count, 0) : real(writev)(fd, iov, count);
 }
 
 EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
-    slot_t slot;
-    if (unlikely(is_tls(slot_of(fd))) && !may_write(fd, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, &slot))
+    slot_t slot = PLAIN;
+    int how = flags & RWF_NOWAIT ? MSG_DONTWAIT : 0;
+    if (unlikely(is_tls(slot_of(fd))) && offset == -1 && !is_odd(iov, count) && !may_write(fd, how, &slot))
         return -1;
+    if (slot_state(slot) == RELAY)
+        return relay_write(fd, iov, count, how);
     return real(pwritev2)(fd, iov, count, offset, flags);
 }
 
@@ -87,7 +126,13 @@ EXPORT ssize_t send(int fd, const void *buffer, size_t length, int flags)
     slot_t slot;
     if (likely(!is_tls(slot_of(fd))))
         return real(send)(fd, buffer, length, flags);
-    return may_write(fd, flags, &slot) ? real(send)(fd, buffer, length, flags_for(slot, flags)) : -1;
+    if (!may_write(fd, flags, &slot))
+        return -1;
+    if (slot_state(slot) != RELAY)
+        return real(send)(fd, buffer, length, flags_for(slot, flags));
+    struct iovec iov = {.iov_len = length};
+    memcpy(&iov.iov_base, &buffer, sizeof buffer);
+    return relay_write(fd, &iov, 1, flags_for(slot, flags));
 }
 
 /* TCP Fast Open would put clear text into the SYN: connect first, then send. */
@@ -149,7 +194,8 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
         bare.msg_control = NULL; /* kTLS refuses every control message but its own; TCP takes them as hints */
         bare.msg_controllen = 0;
     }
-    return real(sendmsg)(fd, &bare, flags_for(slot, flags));
+    flags = flags_for(slot, flags);
+    return slot_state(slot) == RELAY ? relay_send(fd, &bare, flags) : real(sendmsg)(fd, &bare, flags);
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)

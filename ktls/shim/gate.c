@@ -231,6 +231,16 @@ int gate_relay_end(int r)
     return mark == MARK_CLEAN ? 0 : mark == MARK_BROKEN ? EPROTO : ECONNRESET;
 }
 
+int gate_relay_lost(int fd)
+{
+    struct pollfd pollfd = {.fd = fd};
+    int saved = errno, error = 0;
+    if (!(slot_of(fd) & TOLD) && real(poll)(&pollfd, 1, 0) == 1 && (pollfd.revents & POLLHUP))
+        error = gate_relay_end(hidden(fd));
+    errno = saved;
+    return error;
+}
+
 static char *put_number(char *out, uint64_t value, unsigned base)
 {
     char digits[24];

@@ -52,6 +52,7 @@ typedef uint32_t slot_t;
     0x00004000u /* a TLS 1.3 server's tickets may come before its first data: readable, but nothing to read */
 #define COPIED 0x00008000u   /* dup() and its kin were here: closing one copy ends no registration */
 #define REKEYING 0x00002000u /* the agent is changing our keys: writers wait until the leash is empty */
+#define TOLD 0x00008000u     /* the program has heard that its relayed connection is lost */
 #define ERRNO_SHIFT 16       /* the upper half: an errno that is final for reads */
 #define FLAGS_MASK 0x0000fff0u
 
@@ -123,8 +124,9 @@ struct outcome {
     slot_t flags; /* STRICT_EOF, CONFIRM_IN, CAN_REKEY, TICKETS_DUE */
 };
 struct outcome gate_outcome(int a);
-int gate_relay_end(int r); /* what end of file on a relayed connection is: 0, or an errno */
-slot_t gate_marks(int a);  /* SEEN_EOF and a final errno, as any holder of the leash noted them */
+int gate_relay_end(int r);   /* what end of file on a relayed connection is: 0, or an errno */
+int gate_relay_lost(int fd); /* an errno for a relayed connection that is lost, until the program has been told; 0 */
+slot_t gate_marks(int a);    /* SEEN_EOF and a final errno, as any holder of the leash noted them */
 void gate_mark(int a, const char *kind, int error); /* notes "eof" or "err" for all holders */
 
 bool channel_send(const void *message, size_t length, const int descriptors[2]);
