@@ -100,7 +100,8 @@ def run_command(arguments: tuple[str, ...]) -> None:
     help="The policy file for all of them.",
 )
 @click.option("--log", type=click.Path(path_type=Path), help="Append the report here, JSON lines.")
-def agent_command(socket_path: Path, policy: Path, log: Path | None) -> None:
+@click.option("--observe", is_flag=True, help="Decide and record, but leave every connection clear.")
+def agent_command(socket_path: Path, policy: Path, log: Path | None, observe: bool) -> None:
     """Serve several `ktls run` with one agent, in the foreground, until SIGINT or SIGTERM.
 
     \b
@@ -119,7 +120,14 @@ def agent_command(socket_path: Path, policy: Path, log: Path | None) -> None:
     _private_directory(socket_path.absolute().parent)
     from ktls.agent.main import AgentSettings, run  # noqa: PLC0415 - heavy, and not before the policy is good
 
-    run(AgentSettings(policy=loaded, socket_path=socket_path.absolute(), log=log and log.absolute(), shared=True))
+    settings = AgentSettings(
+        policy=loaded,
+        socket_path=socket_path.absolute(),
+        log=log and log.absolute(),
+        observe=observe,
+        shared=True,
+    )
+    run(settings)
 
 
 def _private_directory(directory: Path) -> None:

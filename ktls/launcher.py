@@ -152,9 +152,15 @@ def load_policy(options: RunOptions, environment: Mapping[str, str]) -> "Policy 
         PolicyError: it has mistakes; all are named.
         UsageError: nothing says what to protect.
     """
-    if options.ports:
-        from policy.secure_port import secure_port  # noqa: PLC0415 - not needed with an agent
+    if not options.ports and options.policy is None and environment.get("KTLS_AGENT"):
+        if options.log is not None or options.observe:
+            raise UsageError("--log and --observe are for an agent of its own; the one in KTLS_AGENT has its own ways")
+        return None
+    from policy.load import load  # noqa: PLC0415 - not needed with an agent
+    from policy.secure_port import secure_port  # noqa: PLC0415 - as above
 
+    file = options.policy or environment.get("KTLS_POLICY")
+    if options.ports or (options.observe and not file):
         return secure_port(
             inbound=list(options.inbound),
             outbound=list(options.outbound),
@@ -163,18 +169,11 @@ def load_policy(options: RunOptions, environment: Mapping[str, str]) -> "Policy 
             trust=() if options.trust is None else (str(Path(options.trust).absolute()),),
             engine=options.engine or "auto",
         )
-    if options.policy is None and environment.get("KTLS_AGENT"):
-        if options.log is not None:
-            raise UsageError("--log is for an agent of its own; the one in KTLS_AGENT has a log, or none, already")
-        return None
-    file = options.policy or environment.get("KTLS_POLICY")
     if not file:
         raise UsageError(
             "nothing says which connections to protect",
             hint="give --inbound PORT, --outbound PORT or --policy FILE; `ktls run --help` has examples",
         )
-    from policy.load import load  # noqa: PLC0415 - not needed with an agent
-
     return load(Path(file).absolute())
 
 
@@ -284,7 +283,7 @@ def _own_agent(policy: "Policy", options: RunOptions) -> Path:
     def body(path: Path, ready: int) -> None:
         from ktls.agent.main import AgentSettings, run  # noqa: PLC0415 - the agent's imports are the agent's
 
-        run(AgentSettings(policy=policy, socket_path=path, log=log, ready_fd=ready))
+        run(AgentSettings(policy=policy, socket_path=path, log=log, ready_fd=ready, observe=options.observe))
 
     return start_agent(body, runtime_directory(os.environ), log)
 

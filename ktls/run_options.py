@@ -34,6 +34,8 @@ How:
   --engine NAME           auto (default), nic, kernel or relay; a name other
                           than auto is never replaced by another
   --log FILE              append what happened to each connection, JSON lines
+  --observe               decide and record, but leave every connection clear:
+                          `ktls policy suggest` makes rules of the record
   --allow-uncovered       run a program that cannot be covered (static,
                           set-user-ID, ...) in clear instead of refusing it
   --help                  this text
@@ -66,6 +68,7 @@ class RunOptions(NamedTuple):
         trust: path of PEM trust anchors.
         engine: one of ENGINES.
         log: path of the report.
+        observe: leave every connection clear.
         allow_uncovered: run what cannot be covered in clear.
         help: show the help instead.
     """
@@ -79,6 +82,7 @@ class RunOptions(NamedTuple):
     trust: str | None = None
     engine: str | None = None
     log: str | None = None
+    observe: bool = False
     allow_uncovered: bool = False
     help: bool = False
 
@@ -98,7 +102,7 @@ _VALUED = {
     "--engine": "engine",
     "--log": "log",
 }
-_FLAGS = {"--allow-uncovered": "allow_uncovered", "--help": "help", "-h": "help"}
+_FLAGS = {"--observe": "observe", "--allow-uncovered": "allow_uncovered", "--help": "help", "-h": "help"}
 
 
 def parse(arguments: list[str]) -> RunOptions:

@@ -53,6 +53,7 @@ def _compile(root: Node, base: Path) -> Policy:
     checks: Mapping[str, Check] = {
         "version": integer(VERSION, VERSION),
         "default": choice(Verdict.CLEAR, Verdict.DENY),
+        "mode": choice("enforce", "observe"),
         "keyring": lambda node: keyrings.update(read_keyrings(node, base)),
         "action": lambda node: actions.update(read_actions(node, keyrings, base)),
         "rule": lambda node: rules.extend(read_rules(node, Names(actions, keyrings, base))),
@@ -60,4 +61,5 @@ def _compile(root: Node, base: Path) -> Policy:
     given = root.table()
     ordered = {key: given[key] for key in (*checks, *given) if key in given}
     values = root.child(value=ordered).read(checks, required=("version",))
-    return build(rules, Verdict(str(values.get("default", Verdict.CLEAR))), root.problems.file)
+    default, mode = Verdict(str(values.get("default", Verdict.CLEAR))), values.get("mode")
+    return build(rules, default, root.problems.file, "observe" if mode == "observe" else "enforce")

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from datetime import datetime
 
-Direction = Literal["inbound", "outbound"]
-"""inbound was accepted, outbound was connected."""
-Endpoint = tuple[str, int]
-"""IP address as text, and port."""
-SYSTEM = "system"
-"""In a keyring's trust: the system's own store of trust anchors."""
+Direction = Literal["inbound", "outbound"]  # accepted, connected
+Mode = Literal["enforce", "observe"]
+Endpoint = tuple[str, int]  # IP address as text, and port
+SYSTEM = "system"  # in a keyring's trust: the system's own store of trust anchors
 
 
 class Verdict(StrEnum):
@@ -241,13 +239,13 @@ class Rule:
 
 
 class Finder(Protocol):
-    """What finds rules without trying them all; `policy.classify.Classifier` is the one there is."""
+    """What finds the rules that fit a `policy.match.Subject`: `policy.classify.Classifier`."""
 
-    def first(self, has: Any) -> Rule | None:  # noqa: ANN401 - policy.match.Subject, which is made of what is here
-        """Return the first rule that fits a connection, or None."""
+    def first(self, has: Any) -> Rule | None:  # noqa: ANN401 - Subject is made of what is here
+        """Return the first, or None."""
 
     def every(self, has: Any) -> Iterable[Rule]:  # noqa: ANN401 - as above
-        """Return all rules that fit a connection, in no order."""
+        """Return all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,13 +258,15 @@ class Policy:
         revision: changes when what the policy says does, and not with comments, layout or defaults written out.
         file: where it came from, for messages.
         classifier: finds the first of the rules that fits.
+        mode: with "observe" connections are decided and recorded, and stay clear.
     """
 
     rules: tuple[Rule, ...]
     default: Verdict
     revision: str
     file: str = field(compare=False)
-    classifier: "Finder" = field(compare=False, repr=False)
+    classifier: Finder = field(compare=False, repr=False)
+    mode: Mode = "enforce"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

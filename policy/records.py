@@ -5,7 +5,8 @@ later versions with more fields, are passed over. A line that is cut short by a 
 """
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,32 @@ class Records:
 
     records: tuple[Record, ...]
     unread: int
+
+
+def records_path(environment: Mapping[str, str]) -> Path | None:
+    """Tell where agents keep the record of connections.
+
+    Args:
+        environment: KTLS_RECORDS names a file, or is "off"; else it is in XDG_STATE_HOME, root's in /var/lib/ktls.
+
+    >>> records_path({"KTLS_RECORDS": "off"}) is None
+    True
+    """
+    said = environment.get("KTLS_RECORDS")
+    if said:
+        return None if said == "off" else Path(said).absolute()
+    if environment.get("XDG_STATE_HOME"):
+        return Path(environment["XDG_STATE_HOME"], "ktls", "connections.jsonl")
+    if os.geteuid() == 0:
+        return Path("/var/lib/ktls/connections.jsonl")
+    home = environment.get("HOME")
+    return Path(home, ".local/state/ktls/connections.jsonl") if home else None
+
+
+def kept_records(environment: Mapping[str, str]) -> list[Path]:
+    """List the files in which agents have kept records, the older one first."""
+    path = records_path(environment)
+    return [] if path is None else [one for one in (path.with_name(path.name + ".1"), path) if one.exists()]
 
 
 def read_records(paths: Iterable[Path]) -> Records:

@@ -5,26 +5,27 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 
 from policy.classify import Classifier
-from policy.model import Policy, Rule, Verdict
+from policy.model import Mode, Policy, Rule, Verdict
 
 REVISION_LENGTH = 12  # hex digits: enough to tell a site's policies apart, short enough to read out
 
 
-def build(rules: Iterable[Rule], default: Verdict, file: str = "") -> Policy:
+def build(rules: Iterable[Rule], default: Verdict, file: str = "", mode: Mode = "enforce") -> Policy:
     """Make a policy.
 
     Args:
         rules: in the order of the file.
         default: the verdict where none of them matches.
         file: where they came from.
+        mode: "observe" to decide without doing it.
 
     >>> build([Rule("a", Verdict.DENY), Rule("b", Verdict.CLEAR, priority=5)], Verdict.CLEAR).rules[0].name
     'b'
     """
     ordered = tuple(sorted(rules, key=lambda rule: -rule.priority))  # sorted() keeps the order among equals
-    said = f"{default!s} {_normal(ordered)}".encode()
+    said = f"{default!s}{'' if mode == 'enforce' else ' ' + mode} {_normal(ordered)}".encode()
     revision = hashlib.sha256(said).hexdigest()[:REVISION_LENGTH]
-    return Policy(ordered, default, revision, file, Classifier(ordered))
+    return Policy(ordered, default, revision, file, Classifier(ordered), mode)
 
 
 def _normal(value: object) -> str:

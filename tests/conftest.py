@@ -138,3 +138,4 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what the developer's shell says about ktls out of the tests."""
     for name in ("KTLS_AGENT", "KTLS_POLICY", "KTLS_FD_BASE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KTLS_RECORDS", "off")  # the tests' connections are nobody's record

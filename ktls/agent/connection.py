@@ -9,12 +9,12 @@ Rules:
 import asyncio
 import contextlib
 import time
-from datetime import UTC, datetime
 from errno import EPROTO
 from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY
 from typing import TYPE_CHECKING
 
 from ktls.agent.asked import Asked, address_text
+from ktls.agent.deciding import decide_asked
 from ktls.agent.describe import Failure, session_facts
 from ktls.agent.gate import Gate
 from ktls.agent.handshaking import Handshaking
@@ -31,8 +31,7 @@ from ktls.handshake import Handshake
 from ktls.pump import Pump
 from ktls.relay import CHUNK, RelayEnd
 from offload.engine import Engine
-from policy.decide import Decision, decide
-from policy.model import Action, Facts
+from policy.model import Action, Verdict
 
 if TYPE_CHECKING:
     from ktls.session import Session
@@ -53,7 +52,7 @@ class Connection:
     """
 
     def __init__(self, asked: Asked, number: int, shared: Shared) -> None:
-        self._request, self._program, self._r = asked.request, asked.program, asked.r
+        self._asked, self._request, self._program, self._r = asked, asked.request, asked.program, asked.r
         self._shared = shared
         self._gate = Gate(asked.b, asked.request.filler, shared.poller)
         self._outbound = asked.request.kind is RequestKind.CONNECT
@@ -86,10 +85,12 @@ class Connection:
         Returns:
             True when `run` must follow; otherwise everything is done and closed.
         """
-        decision = self._decision()
+        policy = self._shared.policy
+        decision = decide_asked(policy, self._asked, self._local, self._remote, self._name)
+        observed = policy.mode == "observe" and decision.verdict is not Verdict.CLEAR
         self._facts |= {"rule": decision.rule, "verdict": str(decision.verdict)}
         self._facts |= {"reason": decision.reason, "policy": decision.revision}
-        verdict = VerdictCode[str(decision.verdict).upper()]
+        verdict = VerdictCode.CLEAR if observed else VerdictCode[decision.verdict.name]
         error = Denied.errno if verdict is VerdictCode.DENY else 0
         try:
             self._gate.answer(verdict, error)
@@ -104,25 +105,9 @@ class Connection:
         if verdict is VerdictCode.DENY:
             self._report("denied", Failure("denied", error, decision.reason))
         else:
-            self._report("clear")
+            self._report("observed" if observed else "clear")
         self._close()
         return False
-
-    def _decision(self) -> Decision:
-        facts = Facts(
-            direction="outbound" if self._outbound else "inbound",
-            local=self._local,
-            remote=self._remote,
-            remote_name=self._name,
-            program=self._program.path,
-            user=self._program.user,
-            uid=self._program.uid,
-            gid=self._program.gid,
-            groups=self._program.groups,
-            unit=self._program.unit,
-            when=datetime.now(UTC),
-        )
-        return decide(self._shared.policy, facts)
 
     # --- living --------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import dataclasses
 import os
 import resource
 import signal
@@ -10,6 +11,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from ktls.agent.ledger import Ledger
 from ktls.agent.parameters import keyring_of
 from ktls.agent.report import Report
 from ktls.agent.server import Server, listen
@@ -17,6 +19,7 @@ from ktls.agent.shared import Shared
 from ktls.errors import UsageError
 from ktls.keyring import open_keyring
 from policy.model import Policy
+from policy.records import records_path
 
 READY = b"ready\n"
 _PR_SET_DUMPABLE = 4  # include/uapi/linux/prctl.h
@@ -32,6 +35,7 @@ class AgentSettings:
         listen_fd: a listening SOCK_SEQPACKET socket.
         log: the report, JSON lines, appended to; nowhere if None.
         ready_fd: where to write "ready\\n" once it serves; closed after that.
+        observe: decide and record as the policy says, and leave every connection clear.
         shared: serve until SIGTERM or SIGINT. Otherwise the agent belongs to one `ktls run`: it ends with the last
             program, and removes its socket and the socket's directory.
     """
@@ -41,6 +45,7 @@ class AgentSettings:
     listen_fd: int | None = None
     log: Path | None = None
     ready_fd: int | None = None
+    observe: bool = False
     shared: bool = False
 
 
@@ -54,7 +59,8 @@ def run(settings: AgentSettings) -> None:
     harden()
     check_keyrings(settings.policy)
     try:
-        report = Report(settings.log)
+        kept = records_path(os.environ)
+        report = Report(settings.log, None if kept is None else Ledger(kept))
     except OSError as error:
         raise UsageError(f"{settings.log}: {error.strerror}") from error
     listener = _listener(settings)
@@ -102,7 +108,8 @@ async def _serve(settings: AgentSettings, listener: socket.socket, report: Repor
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    shared = Shared(settings.policy, report)
+    policy = dataclasses.replace(settings.policy, mode="observe") if settings.observe else settings.policy
+    shared = Shared(policy, report)
     server = Server(listener, shared, exit_when_idle=not settings.shared, idle=ending.set)
     try:
         _tell_ready(settings.ready_fd)

@@ -10,42 +10,50 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ktls.agent.ledger import Ledger
+
 
 class Report:
     """Where events go.
 
     Args:
         path: the file, made with mode 0600; None for nowhere.
+        ledger: keeps the last line of each connection.
 
     Raises:
         OSError: it cannot be opened.
     """
 
-    __slots__ = ("_fd", "lost")
+    __slots__ = ("_fd", "_ledger", "lost")
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, ledger: Ledger | None = None) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._fd = None if path is None else os.open(path, flags, 0o600)
+        self._ledger = ledger
         self.lost = 0
         """Lines that could not be written (a full disk): connections go on without them, the next line tells."""
 
     def write(self, event: str, facts: Mapping[str, object]) -> None:
         """Append one event; facts that are None are left out."""
-        if self._fd is None:
+        if self._fd is None and self._ledger is None:
             return
         line: dict[str, object] = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        line |= {key: value for key, value in facts.items() if value is not None}
+        line |= {"agent": os.getpid()} | {key: value for key, value in facts.items() if value is not None}
         if self.lost:
             line["lost"] = self.lost
         data = json.dumps(line, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
         try:
-            written = os.write(self._fd, data)
+            whole = self._fd is None or os.write(self._fd, data) == len(data)
+            if self._ledger is not None:
+                self._ledger.write(event, data)
         except OSError:
-            written = 0
-        self.lost = 0 if written == len(data) else self.lost + 1
+            whole = False
+        self.lost = 0 if whole else self.lost + 1
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
+        if self._ledger is not None:
+            self._ledger.close()
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -1,20 +1,34 @@
 """Working with records of connections: replay, suggest."""
 
+import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ktls.errors import PolicyError
 from policy.admin.files import EXIT_FINDINGS
 from policy.admin.output import json_option, show_json, show_table
 
-_RECORDS = click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path))
+if TYPE_CHECKING:
+    from policy.records import Records
+
+_RECORDS = click.argument("records", nargs=-1, type=click.Path(path_type=Path))
 
 
-def _warn_unread(unread: int) -> None:
-    if unread:
-        click.echo(f"warning: {unread} lines are no records, and were passed over", err=True)
+def _read(records: tuple[Path, ...]) -> "Records":
+    """Read the files named, or those that agents keep; what is no record is warned of."""
+    from policy.records import kept_records, read_records  # noqa: PLC0415 - only for these commands
+
+    paths = records or kept_records(os.environ)
+    if not paths:
+        raise PolicyError("no connections have been recorded", hint="name a report, or see KTLS_RECORDS")
+    held = read_records(paths)
+    if held.unread:
+        click.echo(f"warning: {held.unread} lines are no records, and were passed over", err=True)
+    return held
 
 
 @click.command("replay")
@@ -25,17 +39,17 @@ def replay_command(file: Path, records: tuple[Path, ...], as_json: bool) -> None
     """Try a policy on recorded connections before it is activated, and say what would change.
 
     \b
+      ktls policy replay new.toml
       ktls policy replay new.toml /var/log/ktls/report.jsonl
 
-    RECORDS are reports of agents (`ktls run --log`, `ktls agent --log`).
+    RECORDS are reports of agents (`ktls run --log`, `ktls agent --log`); without any, what agents keep by themselves.
 
     Exit status: 0 nothing would change, 1 something would, 2 a file is wrong.
     """
     from policy.load import load  # noqa: PLC0415 - only for this command
-    from policy.records import describe, read_records, replay  # noqa: PLC0415 - as above
+    from policy.records import describe, replay  # noqa: PLC0415 - as above
 
-    policy, held = load(file), read_records(records)
-    _warn_unread(held.unread)
+    policy, held = load(file), _read(records)
     changes = Counter(
         (str(one.record.verdict), str(one.decision.verdict), one.decision.rule, describe(one.record.facts))
         for one in replay(policy, held.records)
@@ -60,12 +74,9 @@ def suggest_command(records: tuple[Path, ...]) -> None:
     \b
       ktls policy suggest report.jsonl > site.toml
     """
-    from policy.records import read_records  # noqa: PLC0415 - only for this command
-    from policy.suggest import suggest  # noqa: PLC0415 - as above
+    from policy.suggest import suggest  # noqa: PLC0415 - only for this command
 
-    held = read_records(records)
-    _warn_unread(held.unread)
-    click.echo(suggest(held.records), nl=False)
+    click.echo(suggest(_read(records).records), nl=False)
 
 
 COMMANDS = (replay_command, suggest_command)

@@ -17,7 +17,7 @@ def test_an_event_is_one_json_line_without_what_is_not_known(tmp_path: Path) -> 
     (line,) = path.read_text().splitlines()
     event = json.loads(line)
     assert event.pop("time").endswith("+00:00")
-    assert event == {"event": "open", "id": 1, "peer": "CN=ü\n"}
+    assert event == {"event": "open", "agent": os.getpid(), "id": 1, "peer": "CN=ü\n"}
     assert path.stat().st_mode & 0o777 == 0o600
 
 

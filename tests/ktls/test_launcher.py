@@ -108,7 +108,7 @@ def test_no_agent_is_an_error_and_nothing_runs(tmp_path):
 def test_log_belongs_to_an_agent_of_its_own(agent, tmp_path):
     result = run("--log", tmp_path / "log", "--", "true", agent=agent)
     assert result.returncode == 2
-    assert "--log is for an agent of its own" in result.stderr
+    assert "--log and --observe are for an agent of its own" in result.stderr
 
 
 def test_missing_shim_is_refused(agent, tmp_path):

@@ -29,6 +29,7 @@ CERT = ["--cert", "c.pem", "--key", "k.pem"]
             RunOptions(command=("a",), outbound=((None, 1),), engine="kernel", trust="ca"),
         ),
         (["--allow-uncovered", "--", "a"], RunOptions(command=("a",), allow_uncovered=True)),
+        (["--observe", "--", "a"], RunOptions(command=("a",), observe=True)),
         (["--help"], RunOptions(help=True)),
         (["-h", "--", "ls"], RunOptions(command=("ls",), help=True)),
     ],
@@ -79,7 +80,18 @@ def test_any_arguments_are_understood_or_refused(arguments):
 
 @pytest.mark.parametrize(
     "option",
-    ["--policy", "--inbound", "--outbound", "--cert", "--key", "--ca", "--engine", "--log", "--allow-uncovered"],
+    [
+        "--policy",
+        "--inbound",
+        "--outbound",
+        "--cert",
+        "--key",
+        "--ca",
+        "--engine",
+        "--log",
+        "--observe",
+        "--allow-uncovered",
+    ],
 )
 def test_help_teaches_every_option(option):
     assert f"  {option}" in HELP
