@@ -139,6 +139,19 @@ static ssize_t fake_recvmsg(int fd, struct msghdr *header, int flags)
     return (ssize_t)got;
 }
 
+/* Without room for a record's type the kernel gives data, and tells of all else with EIO. */
+static ssize_t fake_readv(int fd, const struct iovec *iov, int count)
+{
+    struct msghdr header = {.msg_iovlen = (size_t)count};
+    memcpy(&header.msg_iov, &iov, sizeof header.msg_iov);
+    return fake_recvmsg(fd, &header, 0);
+}
+
+static ssize_t fake_read(int fd, void *buffer, size_t size)
+{
+    return fake_readv(fd, &(struct iovec){.iov_base = buffer, .iov_len = size}, 1);
+}
+
 static ssize_t fake_recv(int fd, void *buffer, size_t size, int flags)
 {
     (void)fd, (void)flags;
@@ -255,6 +268,8 @@ void kernel_begin(const uint8_t *data, size_t size)
     slots_after_fork();
     slot_set(FD, UNKNOWN);
     real_calls.recvmsg = fake_recvmsg;
+    real_calls.read = fake_read;
+    real_calls.readv = fake_readv;
     real_calls.recv = fake_recv;
     real_calls.getpeername = fake_getpeername;
     real_calls.getsockname = fake_getpeername;
