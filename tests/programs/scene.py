@@ -198,7 +198,7 @@ class Scene:
             self.agents.append(Agent(path, program, frozenset([*inbound, *outbound]), self.expected))
         with output.open("wb") as file:
             streams = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
-            program.start(**{**streams, "text": False, "env": environment, **options})
+            program.start(**{**streams, "cwd": self.folder, "text": False, "env": environment, **options})
         self.programs.append(program)
         return program
 

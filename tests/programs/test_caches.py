@@ -49,7 +49,9 @@ def test_a_covered_redis_cli_and_a_foreign_server(scene: Scene):
     port = scene.port()
     tls = ["--tls-cert-file", str(scene.tls.cert), "--tls-key-file", str(scene.tls.key), "--tls-auth-clients", "no"]
     tls += ["--tls-ca-cert-file", str(scene.tls.ca)]
-    scene.serve_plain(["redis-server", "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1", *tls], port)
+    scene.serve_plain(
+        ["redis-server", "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1", "--save", "", *tls], port
+    )
     set_and_get(scene, ["redis-cli", "-p", str(port)], port)
 
 

@@ -20,7 +20,7 @@ def prepare(scene: Scene) -> Path:
     scene.row("PostgreSQL, psql, pgbench", debian_version("postgresql-15"))
     data = scene.directory("data")
     words = [str(BINARIES / "initdb"), "-D", str(data / "cluster"), "-A", "trust", "-U", "postgres", "-E", "UTF8"]
-    scene.use_plain([*AS_POSTGRES, *words, "--locale=C", "--no-sync", "--no-instructions"], cwd="/", timeout=100)
+    scene.use_plain([*AS_POSTGRES, *words, "--locale=C", "--no-sync", "--no-instructions"], timeout=100)
     return data / "cluster"
 
 
@@ -31,7 +31,7 @@ def server_words(scene: Scene, data: Path, port: int) -> list[str]:
 
 def serve(scene: Scene, *, covered: bool = True) -> int:
     port = scene.port()
-    scene.serve(server_words(scene, prepare(scene), port), port, covered=covered, cwd="/")
+    scene.serve(server_words(scene, prepare(scene), port), port, covered=covered)
     return port
 
 

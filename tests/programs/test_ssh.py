@@ -67,7 +67,7 @@ def test_ssh_and_sftp_to_a_covered_sshd(scene: Scene):
 
 def test_a_covered_sshd_and_a_foreign_client(scene: Scene):
     port = serve(scene)
-    scene.expect("truncated")  # ssh ends its ProxyCommand with a signal
+    scene.expect("truncated", "peer-closed")  # ssh ends its ProxyCommand with a signal
     tls = f"openssl s_client -quiet -verify_return_error -CAfile {scene.tls.ca} -connect 127.0.0.1:{port}"
     copy_both_ways(scene, port, extra=("-o", f"ProxyCommand={tls}"))
 
