@@ -30,16 +30,33 @@ _PLAIN = re.compile(r"[^\s,\[\]{}#\"']+(?: [0-9:.+Z-]+)?")  # number, boolean, o
 
 
 @dataclass(frozen=True, slots=True)
+class Header:
+    """One [table] or [[table]] line.
+
+    Args:
+        place: of the table that begins; of an array of tables it has the number.
+        line: of the header, from 1.
+        after: the line on which what is before it ends, 0 for none: between the two are blank lines and comments.
+    """
+
+    place: Place
+    line: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class Positions:
     """The index.
 
     Args:
         lines: place -> line, from 1, where it is first written.
         duplicates: (place, first line, later line) of tables and keys that are there twice.
+        headers: in the order of the text.
     """
 
     lines: dict[Place, int]
     duplicates: tuple[tuple[Place, int, int], ...]
+    headers: tuple[Header, ...] = ()
 
     def line(self, place: Place) -> int:
         """Return the line of a place, or of the nearest thing around it that has one; 1 for the whole file."""
@@ -57,7 +74,7 @@ def index(text: str) -> Positions:
     scanner = _Scanner(text)
     with suppress(_Unknown):
         scanner.document()
-    return Positions(scanner.lines, tuple(scanner.duplicates))
+    return Positions(scanner.lines, tuple(scanner.duplicates), tuple(scanner.headers))
 
 
 class _Unknown(Exception):
@@ -69,18 +86,23 @@ class _Scanner:
         self.text, self.at = text, 0
         self.lines: dict[Place, int] = {}
         self.duplicates: list[tuple[Place, int, int]] = []
+        self.headers: list[Header] = []
         self._breaks = [found.start() for found in re.finditer("\n", text)]
         self._counts: dict[Place, int] = {}  # arrays of tables: how many tables so far
         self._tables: set[Place] = set()  # those that had a header
 
     def document(self) -> None:
         table: Place = ()
+        ended = 0  # the line on which what is before the gap ends
         self._skip(_GAP)
         while self.at < len(self.text):
             if self._peek("["):
+                line = self._line(self.at)
                 table = self._header()
+                self.headers.append(Header(table, line, ended))
             else:
                 self._pair(table, 0)
+            ended = self._line(self.at - 1)
             self._skip(_GAP)
 
     def _header(self) -> Place:
