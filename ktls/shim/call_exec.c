@@ -1,4 +1,5 @@
 /* exec and posix_spawn: a child is covered like its parent, or it is not started. */
+#include <alloca.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
@@ -11,7 +12,7 @@
 
 extern char **environ;
 
-enum { ARGUMENTS_MAX = 4096 };
+/* Threads may have as little stack as PTHREAD_STACK_MIN: lists are made as long as they are, not as long as they may be. */
 
 static void add(char text[NOTICE_MAX], size_t *length, const char *part)
 {
@@ -65,28 +66,29 @@ static int judge(int directory, const char *path, int flags)
     return allowed ? 0 : error;
 }
 
-/* The file that libc would find on PATH. Empty: none, and libc says so. */
-static void find(const char *file, char found[PATH_MAX])
+static const char *search_path(void)
 {
     const char *search = shim_getenv("PATH");
+    return search ? search : "/bin:/usr/bin";
+}
+
+/* The file that libc would find on PATH, for which there must be room. Empty: none, and libc says so. */
+static void find(const char *file, const char *search, char *found)
+{
     size_t length = strlen(file);
     found[0] = 0;
     if (strchr(file, '/')) {
-        if (length < PATH_MAX)
-            strcpy(found, file);
+        strcpy(found, file);
         return;
     }
-    for (search = search ? search : "/bin:/usr/bin"; length > 0;) {
+    while (length > 0) {
         size_t part = strcspn(search, ":");
         struct stat status;
-        if (part + length + 2 <= PATH_MAX) {
-            memcpy(found, search, part);
-            strcpy(found + part, part ? "/" : "");
-            strcat(found, file);
-            if (stat(found, &status) == 0 && S_ISREG(status.st_mode) &&
-                faccessat(AT_FDCWD, found, X_OK, AT_EACCESS) == 0)
-                return;
-        }
+        memcpy(found, search, part);
+        strcpy(found + part, part ? "/" : "");
+        strcat(found, file);
+        if (stat(found, &status) == 0 && S_ISREG(status.st_mode) && faccessat(AT_FDCWD, found, X_OK, AT_EACCESS) == 0)
+            return;
         if (search[part] == 0)
             break;
         search += part + 1;
@@ -102,8 +104,8 @@ static int fail(int error)
 
 EXPORT int execve(const char *path, char *const argv[], char *const envp[])
 {
-    struct environment made;
-    char *const *used = environment_for(envp, &made);
+    void *room = alloca(environment_room(envp));
+    char *const *used = environment_for(envp, room);
     int error = judge(AT_FDCWD, path, 0);
     if (error)
         return fail(error);
@@ -112,8 +114,8 @@ EXPORT int execve(const char *path, char *const argv[], char *const envp[])
 
 EXPORT int execveat(int directory, const char *path, char *const argv[], char *const envp[], int flags)
 {
-    struct environment made;
-    char *const *used = environment_for(envp, &made);
+    void *room = alloca(environment_room(envp));
+    char *const *used = environment_for(envp, room);
     int error = judge(directory, path, flags);
     if (error)
         return fail(error);
@@ -123,27 +125,26 @@ EXPORT int execveat(int directory, const char *path, char *const argv[], char *c
 /* A text without #! is the shell's, as libc has it (POSIX, exec). */
 static int run_by_shell(const char *path, char *const argv[], char *const envp[])
 {
-    char *list[ARGUMENTS_MAX];
     static const char shell[] = "/bin/sh";
-    size_t count = 0;
     const char *words[] = {shell, path};
-    memcpy(list, words, sizeof words);
-    while (argv[0] && argv[count + 1] && count + 3 < ARGUMENTS_MAX) {
-        list[count + 2] = argv[count + 1];
+    size_t count = 0;
+    while (argv[0] && argv[count + 1])
         count++;
-    }
-    if (argv[0] && argv[count + 1])
-        return fail(E2BIG);
+    char **list = alloca((count + 3) * sizeof *list);
+    memcpy(list, words, sizeof words);
+    if (count > 0)
+        memcpy(list + 2, argv + 1, count * sizeof *list);
     list[count + 2] = NULL;
     return execve(shell, list, envp);
 }
 
 EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
 {
-    struct environment made;
-    char *const *used = environment_for(envp, &made);
-    char path[PATH_MAX];
-    find(file, path);
+    void *room = alloca(environment_room(envp));
+    char *const *used = environment_for(envp, room);
+    const char *search = search_path();
+    char *path = alloca(strlen(search) + strlen(file) + 2);
+    find(file, search, path);
     int error = path[0] ? judge(AT_FDCWD, path, 0) : 0;
     if (error == ENOEXEC)
         return run_by_shell(path, argv, envp);
@@ -154,8 +155,8 @@ EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
 
 EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
-    struct environment made;
-    char *const *used = environment_for(envp, &made);
+    void *room = alloca(environment_room(envp));
+    char *const *used = environment_for(envp, room);
     int error = judge(fd, "", AT_EMPTY_PATH);
     if (error)
         return fail(error);
@@ -166,56 +167,64 @@ EXPORT int execv(const char *path, char *const argv[]) { return execve(path, arg
 
 EXPORT int execvp(const char *file, char *const argv[]) { return execvpe(file, argv, environ); }
 
-/* The variadic forms: the arguments as a list. Returns where the list ended, to go on to envp. */
-static bool collect(char *list[ARGUMENTS_MAX], const char *first, va_list *arguments)
+/* The variadic forms: the arguments as a list, and how much room it needs. */
+static size_t room_of_list(const char *first, va_list *arguments)
+{
+    va_list ahead;
+    size_t count = 1;
+    va_copy(ahead, *arguments);
+    for (const char *word = first; word; word = va_arg(ahead, const char *))
+        count++;
+    va_end(ahead);
+    return count * sizeof(char *);
+}
+
+/* Leaves `arguments` behind the list, where execle() has envp. */
+static void collect(char **list, const char *first, va_list *arguments)
 {
     size_t count = 0;
     memcpy(&list[count++], &first, sizeof first);
-    while (list[count - 1] != NULL && count < ARGUMENTS_MAX)
+    while (list[count - 1] != NULL)
         list[count++] = va_arg(*arguments, char *);
-    if (list[count - 1] == NULL)
-        return true;
-    errno = E2BIG;
-    return false;
 }
 
 EXPORT int execl(const char *path, const char *first, ...)
 {
-    char *list[ARGUMENTS_MAX];
     va_list arguments;
     va_start(arguments, first);
-    bool fits = collect(list, first, &arguments);
+    char **list = alloca(room_of_list(first, &arguments));
+    collect(list, first, &arguments);
     va_end(arguments);
-    return fits ? execve(path, list, environ) : -1;
+    return execve(path, list, environ);
 }
 
 EXPORT int execlp(const char *file, const char *first, ...)
 {
-    char *list[ARGUMENTS_MAX];
     va_list arguments;
     va_start(arguments, first);
-    bool fits = collect(list, first, &arguments);
+    char **list = alloca(room_of_list(first, &arguments));
+    collect(list, first, &arguments);
     va_end(arguments);
-    return fits ? execvpe(file, list, environ) : -1;
+    return execvpe(file, list, environ);
 }
 
 EXPORT int execle(const char *path, const char *first, ...)
 {
-    char *list[ARGUMENTS_MAX];
     va_list arguments;
     va_start(arguments, first);
-    bool fits = collect(list, first, &arguments);
+    char **list = alloca(room_of_list(first, &arguments));
+    collect(list, first, &arguments);
     char *const *envp = va_arg(arguments, char *const *);
     va_end(arguments);
-    return fits ? execve(path, list, envp) : -1;
+    return execve(path, list, envp);
 }
 
 EXPORT int posix_spawn(pid_t *restrict pid, const char *restrict path, const posix_spawn_file_actions_t *actions,
                        const posix_spawnattr_t *restrict attributes, char *const argv[restrict],
                        char *const envp[restrict])
 {
-    struct environment made;
-    char *const *used = environment_for(envp, &made);
+    void *room = alloca(environment_room(envp));
+    char *const *used = environment_for(envp, room);
     int error = judge(AT_FDCWD, path, 0);
     if (error)
         return error;
@@ -232,10 +241,11 @@ EXPORT int posix_spawnp(pid_t *restrict pid, const char *restrict file, const po
                         const posix_spawnattr_t *restrict attributes, char *const argv[restrict],
                         char *const envp[restrict])
 {
-    struct environment made;
-    char *const *used = environment_for(envp, &made);
-    char path[PATH_MAX];
-    find(file, path);
+    void *room = alloca(environment_room(envp));
+    char *const *used = environment_for(envp, room);
+    const char *search = search_path();
+    char *path = alloca(strlen(search) + strlen(file) + 2);
+    find(file, search, path);
     int error = path[0] ? judge(AT_FDCWD, path, 0) : 0;
     if (error)
         return error;
@@ -249,10 +259,10 @@ EXPORT int posix_spawnp(pid_t *restrict pid, const char *restrict file, const po
 }
 
 /* libc starts the shell past our wrappers, with the program's environment as it is: made whole for the moment of the call. */
-static char **environment_made_whole(struct environment *made)
+static char **environment_made_whole(void *room)
 {
     char **before = environ;
-    char *const *used = environment_for(environ, made);
+    char *const *used = environment_for(environ, room);
     memcpy(&environ, &used, sizeof environ);
     return before;
 }
@@ -261,8 +271,7 @@ EXPORT int system(const char *command)
 {
     if (command == NULL || environment_is_intact(environ))
         return real(system)(command);
-    struct environment made;
-    char **before = environment_made_whole(&made);
+    char **before = environment_made_whole(alloca(environment_room(environ)));
     int status = environ ? real(system)(command) : -1;
     environ = before;
     return status;
@@ -272,8 +281,7 @@ EXPORT FILE *popen(const char *command, const char *mode)
 {
     if (environment_is_intact(environ))
         return real(popen)(command, mode);
-    struct environment made;
-    char **before = environment_made_whole(&made);
+    char **before = environment_made_whole(alloca(environment_room(environ)));
     FILE *stream = environ ? real(popen)(command, mode) : NULL;
     environ = before;
     return stream;

@@ -10,6 +10,8 @@ extern char **environ;
 static char kept[VARIABLES][VARIABLE_MAX];
 static const char *const names[VARIABLES] = {"LD_PRELOAD", "KTLS_AGENT", "KTLS_FD_BASE", "KTLS_UNCOVERED"};
 
+static void remember_own_path(void);
+
 void environment_remember(void)
 {
     for (int i = 0; i < VARIABLES; i++) {
@@ -21,6 +23,7 @@ void environment_remember(void)
         kept[i][name] = '=';
         memcpy(kept[i] + name + 1, value, length + 1);
     }
+    remember_own_path();
 }
 
 static const char *value_of(int variable) { return kept[variable][0] ? strchr(kept[variable], '=') + 1 : ""; }
@@ -37,19 +40,25 @@ static size_t ours_in(const char *all)
     return found ? (size_t)(found - all) + strlen(file) : strcspn(all, ": ");
 }
 
-bool environment_reaches_shim(void)
+/* The path of our own library; empty when it was not preloaded through the environment. */
+static char own_path[PATH_MAX];
+
+static void remember_own_path(void)
 {
-    char path[PATH_MAX];
     const char *all = value_of(0);
     size_t length = ours_in(all), start = length;
     while (start > 0 && all[start - 1] != ':' && all[start - 1] != ' ')
         start--;
     length -= start;
-    if (length == 0 || length >= sizeof path)
-        return true; /* not preloaded through the environment: nothing of ours to look for */
-    memcpy(path, all + start, length);
-    path[length] = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (length < sizeof own_path)
+        memcpy(own_path, all + start, length);
+}
+
+bool environment_reaches_shim(void)
+{
+    if (own_path[0] == 0)
+        return true; /* nothing of ours to look for */
+    int fd = open(own_path, O_RDONLY | O_CLOEXEC);
     if (fd >= 0)
         real(close)(fd);
     return fd >= 0;
@@ -89,42 +98,62 @@ bool environment_is_intact(char *const envp[])
     return true;
 }
 
+static size_t length_of(char *const envp[])
+{
+    size_t count = 0;
+    while (envp && envp[count])
+        count++;
+    return count;
+}
+
+/* Pointers, then the text of an LD_PRELOAD. */
+size_t environment_room(char *const envp[])
+{
+    size_t count = length_of(envp), preloads;
+    if (count > ENTRIES_MAX || environment_is_intact(envp))
+        return 0;
+    const char *theirs = entry_of(envp, names[0], &preloads);
+    return (count + VARIABLES + 1) * sizeof(char *) + strlen(kept[0]) + (theirs ? strlen(theirs) : 0) + 2;
+}
+
 /* The child's LD_PRELOAD: ours, then its own. */
-static char *merged_preload(struct environment *made, const char *theirs)
+static char *merged_preload(char *text, const char *theirs)
 {
     size_t ours = ours_in(kept[0]);
     const char *rest = theirs ? strchr(theirs, '=') + 1 : "";
-    if (ours + strlen(rest) + 2 > PRELOAD_MAX)
-        return kept[0];
-    memcpy(made->preload, kept[0], ours);
-    made->preload[ours] = *rest ? ':' : 0;
-    strcpy(made->preload + ours + (*rest ? 1 : 0), rest);
-    return made->preload;
+    memcpy(text, kept[0], ours);
+    text[ours] = *rest ? ':' : 0;
+    strcpy(text + ours + (*rest ? 1 : 0), rest);
+    return text;
 }
 
-/* The environment to use: envp itself when nothing is missing. NULL: too many entries to copy (E2BIG). */
-char *const *environment_for(char *const envp[], struct environment *made)
+static bool is_ours(const char *entry)
 {
-    size_t count = 0, count_of_preloads;
+    for (int i = 0; i < VARIABLES; i++)
+        if (strncmp(entry, names[i], strlen(names[i])) == 0 && entry[strlen(names[i])] == '=')
+            return true;
+    return false;
+}
+
+char *const *environment_for(char *const envp[], void *room)
+{
+    size_t all = length_of(envp), count = 0, preloads;
+    char **entries = room;
     if (environment_is_intact(envp))
         return envp;
-    for (size_t i = 0; envp && envp[i]; i++) {
-        bool ours = false;
-        for (int j = 0; j < VARIABLES; j++)
-            ours = ours || (strncmp(envp[i], names[j], strlen(names[j])) == 0 && envp[i][strlen(names[j])] == '=');
-        if (ours)
-            continue;
-        if (count == ENTRIES_MAX) {
-            errno = E2BIG;
-            return NULL;
-        }
-        made->entries[count++] = envp[i];
+    if (all > ENTRIES_MAX) {
+        errno = E2BIG;
+        return NULL;
     }
-    char *preload = entry_of(envp, names[0], &count_of_preloads);
-    made->entries[count++] = preloads_us(preload) ? preload : merged_preload(made, preload);
+    for (size_t i = 0; i < all; i++)
+        if (!is_ours(envp[i]))
+            entries[count++] = envp[i];
+    char *preload = entry_of(envp, names[0], &preloads);
+    char *text = (char *)(entries + all + VARIABLES + 1);
+    entries[count++] = preloads_us(preload) ? preload : merged_preload(text, preload);
     for (int i = 1; i < VARIABLES; i++)
         if (kept[i][0])
-            made->entries[count++] = kept[i];
-    made->entries[count] = NULL;
-    return made->entries;
+            entries[count++] = kept[i];
+    entries[count] = NULL;
+    return entries;
 }

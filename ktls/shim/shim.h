@@ -175,15 +175,12 @@ size_t name_of(const struct sockaddr *address, char *name, size_t size); /* what
 
 /* --- children (environment.c, covered.c) ------------------------------------------------------------------------------ */
 
-enum { VARIABLES = 4, VARIABLE_MAX = PATH_MAX + 32, ENTRIES_MAX = 4096, PRELOAD_MAX = 2 * PATH_MAX };
-struct environment {
-    char *entries[ENTRIES_MAX + VARIABLES + 1];
-    char preload[PRELOAD_MAX];
-};
+enum { VARIABLES = 4, VARIABLE_MAX = PATH_MAX + 32, ENTRIES_MAX = 32768 };
 void environment_remember(void);
 bool environment_is_intact(char *const envp[]); /* has all that the shim needs */
-/* The environment to use: envp itself when nothing is missing. NULL: too many entries to copy (E2BIG). */
-char *const *environment_for(char *const envp[], struct environment *made);
+/* The environment to use: envp itself when nothing is missing, or one made in so much room. NULL: too many entries (E2BIG). */
+size_t environment_room(char *const envp[]);
+char *const *environment_for(char *const envp[], void *room);
 bool environment_allows_uncovered(void); /* --allow-uncovered */
 bool environment_reaches_shim(void);     /* the library can be opened from here */
 const char *shim_agent_path(void);       /* the channel, as the environment named it at start */
