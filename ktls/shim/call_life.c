@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <linux/close_range.h>
 #include <stdarg.h>
+#include <sys/syscall.h>
 
 #include "real.h"
 
@@ -65,7 +66,8 @@ static int adopt(int fd, int copy, bool cloexec)
             slot_set(copy, slot_state(slot) == PLAIN ? PLAIN : UNKNOWN);
         return copy;
     }
-    if (copy >= shim_base || hide(hidden(fd), hidden(copy), cloexec) < 0) {
+    bool alone = real(fcntl)(hidden(fd), F_GETFD) < 0; /* it came from elsewhere, without its leash */
+    if (copy >= shim_base || (!alone && hide(hidden(fd), hidden(copy), cloexec) < 0)) {
         real(close)(copy);
         errno = EMFILE;
         return -1;
@@ -167,6 +169,27 @@ EXPORT int shutdown(int fd, int how)
     if (how != SHUT_RD)
         slot_flag(fd, SHUT_WRITE);
     return real(shutdown)(fd, how);
+}
+
+/* It puts /dev/null over them, past our dup2(): what was there is looked at afresh, and its twin closed. */
+EXPORT int daemon(int no_chdir, int no_close)
+{
+    int result = real(daemon)(no_chdir, no_close);
+    for (int fd = 0; result == 0 && !no_close && fd <= STDERR_FILENO; fd++) {
+        slot_set(fd, UNKNOWN);
+        slot_of(fd);
+    }
+    return result;
+}
+
+/* A descriptor of another process: a number that may have been something else before. */
+EXPORT int pidfd_getfd(int pidfd, int fd, unsigned flags);
+EXPORT int pidfd_getfd(int pidfd, int fd, unsigned flags)
+{
+    int copy = (int)real(syscall)(SYS_pidfd_getfd, pidfd, fd, flags);
+    if (copy >= 0)
+        slot_set(copy, UNKNOWN);
+    return copy;
 }
 
 EXPORT pid_t _Fork(void)

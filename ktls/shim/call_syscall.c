@@ -6,6 +6,8 @@
 
 #include "real.h"
 
+int pidfd_getfd(int pidfd, int fd, unsigned flags); /* libc has it since 2.36 */
+
 EXPORT long syscall(long number, ...)
 {
     long a[6];
@@ -84,6 +86,10 @@ EXPORT long syscall(long number, ...)
     case SYS_epoll_wait:
         return epoll_wait(fd, (struct epoll_event *)a[1], (int)a[2], (int)a[3]);
 #endif
+    case SYS_pidfd_getfd:
+        return pidfd_getfd(fd, (int)a[1], (unsigned)a[2]);
+    case SYS_prlimit64:
+        return prlimit((pid_t)a[0], (__rlimit_resource_t)a[1], (const struct rlimit *)a[2], (struct rlimit *)a[3]);
     case SYS_execve:
         return execve((const char *)a[0], (char *const *)a[1], (char *const *)a[2]);
     case SYS_execveat:

@@ -1,5 +1,6 @@
 /* Slots: one word per descriptor that says what it is, a hint that the kernel can confirm at any time. */
 #include <errno.h>
+#include <linux/tls.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -72,6 +73,14 @@ static bool has_ulp(int fd)
     return real(getsockopt)(fd, IPPROTO_TCP, TCP_ULP, name, &length) == 0 && length >= 3 && memcmp(name, "tls", 3) == 0;
 }
 
+/* Keys for reading: then control records come, whoever put them in. */
+static bool has_keys(int fd)
+{
+    struct tls_crypto_info info = {0}; /* version and cipher only: the key stays in the kernel */
+    socklen_t length = sizeof info;
+    return has_ulp(fd) && real(getsockopt)(fd, SOL_TLS, TLS_RX, &info, &length) == 0;
+}
+
 /* The program's direction is already ended (before an exec, or by another process)? */
 static bool is_shut(int fd)
 {
@@ -87,8 +96,9 @@ static bool is_shut(int fd)
 static slot_t classify(int fd)
 {
     int twin = hidden(fd);
-    if (real(fcntl)(twin, F_GETFD) < 0)
-        return PLAIN;
+    if (real(fcntl)(twin, F_GETFD) <
+        0) /* with keys it is ours all the same; how the agent was told to take its end is lost */
+        return is_tcp(fd) && has_keys(fd) ? KERNEL | STRICT_EOF | (is_shut(fd) ? SHUT_WRITE : 0) : PLAIN;
     if (is_tcp(twin) && domain_of(fd) == AF_UNIX) /* R is the hidden one, so fd is a gate end, open or not */
         return GATED;
     if (is_tcp(fd) && has_ulp(fd))
