@@ -32,6 +32,15 @@ def unacknowledged(sock: socket) -> int:
     return int.from_bytes(ioctl(sock, TIOCOUTQ, bytes(4)), byteorder)
 
 
+def stands(sock: socket) -> bool:
+    """Tell whether TCP has connected it, and nobody has reset it since."""
+    try:
+        sock.getpeername()
+    except OSError:  # ENOTCONN
+        return False
+    return True
+
+
 def close_tcp(sock: socket) -> None:
     """Close R without ever waiting: a program's SO_LINGER would hold up everybody else in this process."""
     if sock.fileno() < 0:

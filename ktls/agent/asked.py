@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from socket import socket
 
-from ktls.agent.messages import Address, Request, plain_address
+from ktls.agent.messages import Address, Request, RequestKind, plain_address
 from ktls.agent.programs import Program
 
 
@@ -22,6 +22,20 @@ class Asked:
     r: socket
     b: socket
     program: Program
+
+    def facts_for_report(self, number: int, name: str | None) -> dict[str, object]:
+        """Return what every line about the connection says; `name` is what the program resolved, where that counts."""
+        local, remote = self.addresses()
+        return {
+            "id": number,
+            "pid": self.program.pid,
+            "program": self.program.path,
+            "user": self.program.user or str(self.program.uid),
+            "direction": "outbound" if self.request.kind is RequestKind.CONNECT else "inbound",
+            "local": address_text(local),
+            "remote": address_text(remote),
+            "remote_name": name,
+        }
 
     def addresses(self) -> tuple[Address, Address]:
         """Return our end and the other end of R. A peer that has gone already is known from the request alone."""

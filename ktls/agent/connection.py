@@ -2,7 +2,8 @@
 
 Rules:
 1. It starts as failed; one place (`_open`) makes it open.
-2. The program may go at any time before the gate is open: then there is nobody to tell, and R is shut.
+2. The program may go at any time before the gate is open: then there is nobody to tell. A handshake that is soon done
+   is ended in order all the same; otherwise R is shut.
 3. Whatever happens, R and B are closed when `run` returns, and the report has the connection's last line.
 """
 
@@ -13,7 +14,7 @@ from errno import EPROTO
 from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY
 from typing import TYPE_CHECKING
 
-from ktls.agent.asked import Asked, address_text
+from ktls.agent.asked import Asked
 from ktls.agent.deciding import decide_asked
 from ktls.agent.describe import Failure, session_facts
 from ktls.agent.gate import Gate
@@ -25,7 +26,7 @@ from ktls.agent.parameters import role_of, tls_parameters
 from ktls.agent.shared import Shared
 from ktls.agent.wire import Wire
 from ktls.ciphers import Role
-from ktls.closing import close_tcp, shut
+from ktls.closing import aborts, close_tcp, shut, stands
 from ktls.errors import AgentProtocolError, Denied, HandshakeTimeout, KtlsError
 from ktls.handshake import Handshake
 from ktls.pump import Pump
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 ABORT = b"\1\0\0\0\0\0\0\0"
 """struct linger {1, 0}: the last close() is a RST."""
+GRACE = 2.0
+"""Seconds for the handshake of a connection that the program has closed, to be ended by a close_notify."""
 DRAIN = 2.0
 """Seconds for the peer to take the alert of a failed handshake before the connection is shut."""
 
@@ -62,20 +65,12 @@ class Connection:
         self._pump: Pump | None = None
         self._gone = asyncio.Event()  # every copy of A is closed
         self._decided = self._opened = False
+        self._untouched = False  # R is the program's to connect again
         self._since = time.monotonic()
         self._session: Session | None = None
         self._flags = ""
         self._local, self._remote = asked.addresses()
-        self._facts: dict[str, object] = {
-            "id": number,
-            "pid": self._program.pid,
-            "program": self._program.path,
-            "user": self._program.user or str(self._program.uid),
-            "direction": "outbound" if self._outbound else "inbound",
-            "local": address_text(self._local),
-            "remote": address_text(self._remote),
-            "remote_name": self._name,
-        }
+        self._facts = asked.facts_for_report(number, self._name)
 
     # --- deciding ------------------------------------------------------------------------------------------------
 
@@ -123,7 +118,7 @@ class Connection:
         finally:
             self._gate.unwatch()
             wire.release()
-            if not self._opened:
+            if not self._opened and not self._untouched and not aborts(self._r):
                 shut(self._r, SHUT_RDWR)
             self._close()
 
@@ -135,7 +130,15 @@ class Connection:
             self._task.cancel()
 
     def _on_program_gone(self) -> None:
+        """A connection that TCP has made is ended in order, as the program's close() would have done it: soon."""
         self._gone.set()
+        self._gate.unwatch()
+        if stands(self._r) and not aborts(self._r):
+            self._shared.loop.call_later(GRACE, self._give_up)
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
         if self._task is not None and not self._decided:
             self._task.cancel()
 
@@ -146,7 +149,7 @@ class Connection:
 
     async def _live(self, wire: Wire) -> None:
         if self._request.in_progress and (error := await wire.connected()):
-            await self._fail(wire, Failure.tcp(error))
+            await self._fail_to_connect(Failure.tcp(error))
             return
         try:
             await self._shake_hands(wire)
@@ -265,6 +268,14 @@ class Connection:
         if failure.reason != HandshakeTimeout.reason:  # that one is to be a RST
             await self._read_away(wire)
         shut(self._r, SHUT_RDWR)
+        await self._gone.wait()
+
+    async def _fail_to_connect(self, failure: Failure) -> None:
+        """As above, of a connection that never was: the program may use its socket again."""
+        self._decided = self._untouched = True
+        self._report("failed", failure)
+        with contextlib.suppress(OSError, AgentProtocolError):
+            self._gate.open(Outcome.FAILED, error=failure.errno, flags="n")
         await self._gone.wait()
 
     async def _read_away(self, wire: Wire) -> None:

@@ -227,7 +227,7 @@ class GateName:
         outcome: how the gate opened.
         errno: what every call of the program fails with; 0 unless FAILED.
         flags: letters of docs/protocol.md: s (strict end of file), p (confirm poll), k (kernel can rekey),
-            t (tickets may come first).
+            t (tickets may come first), n (TCP did not connect).
         token: 64 bits that make the name unique in the abstract name space of the network namespace.
     """
 

@@ -24,34 +24,41 @@ static bool is_inet(const struct sockaddr *address, socklen_t length)
            (address->sa_family == AF_INET || address->sa_family == AF_INET6);
 }
 
+/* Says why once. If it was TCP that did not connect the next connect() begins afresh; the kernel, too, calls a socket whose
+ * error has been taken already aborted. */
+static int connect_failed(int fd, slot_t slot)
+{
+    int error = gate_failure(fd);
+    if (slot & NEVER_STOOD)
+        gate_lower(fd);
+    return fail(error ? error : ECONNABORTED);
+}
+
+/* A blocking connect() returns when the handshake is done, and its result is the handshake's. */
+static int connect_wait(int fd, int too_late)
+{
+    slot_t slot = gate_wait(fd, false, SO_SNDTIMEO);
+    if (slot_state(slot) == GATED)
+        return fail(errno == EAGAIN ? too_late : errno);
+    return slot_state(slot) == FAILED ? connect_failed(fd, slot) : 0;
+}
+
 /* connect() on a descriptor whose TCP connection already stands or is on its way. */
 static int connect_again(int fd, const struct sockaddr *address, socklen_t length)
 {
     slot_t slot = gate_poll(fd);
-    if (slot_state(slot) == GATED) {
-        if (real(fcntl)(fd, F_GETFL) & O_NONBLOCK)
-            return fail(EALREADY);
-        slot = gate_wait(fd, false, SO_SNDTIMEO);
-    }
+    if (address && length >= sizeof address->sa_family && address->sa_family == AF_UNSPEC)
+        return fail(EOPNOTSUPP); /* as kTLS has it: a protected connection cannot be taken off its socket */
     switch (slot_state(slot)) {
     case GATED:
-        return fail(errno == EAGAIN ? EALREADY : errno);
+        return real(fcntl)(fd, F_GETFL) & O_NONBLOCK ? fail(EALREADY) : connect_wait(fd, EALREADY);
     case FAILED:
-        return fail(slot_errno(slot));
+        return connect_failed(fd, slot);
     case RELAY:
         return real(connect)(hidden(fd), address, length);
     default:
         return real(connect)(fd, address, length);
     }
-}
-
-/* A blocking connect() returns when the handshake is done, and its result is the handshake's. */
-static int connect_wait(int fd)
-{
-    slot_t slot = gate_wait(fd, false, SO_SNDTIMEO);
-    if (slot_state(slot) == GATED)
-        return fail(errno == EAGAIN ? EINPROGRESS : errno);
-    return slot_state(slot) == FAILED ? fail(slot_errno(slot)) : 0;
 }
 
 EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
@@ -76,7 +83,7 @@ EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
         return result < 0 ? fail(error) : 0;
     if (real(fcntl)(fd, F_GETFL) & O_NONBLOCK)
         return fail(EINPROGRESS);
-    return connect_wait(fd);
+    return connect_wait(fd, EINPROGRESS);
 }
 
 /* Gives the peer's address as accept() does: cut to the room there is, with its real length. 0, or an errno. */

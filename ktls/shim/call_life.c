@@ -146,12 +146,28 @@ EXPORT int fcntl64(int fd, int command, ...)
     return control(fd, command, argument, true);
 }
 
+/* A program that never waits is not made to here: whoever opens the gate does it then. True: noted. */
+static bool shut_later(int fd, int how)
+{
+    slot_t flags = (how != SHUT_WR ? SHUT_READ : 0) | (how != SHUT_RD ? SHUT_WRITE : 0), slot = gate_poll(fd);
+    while (slot_state(slot) == GATED && (real(fcntl)(fd, F_GETFL) & O_NONBLOCK)) {
+        if (slot_swap(fd, slot, slot | flags))
+            return true;
+        if (!slots_are_ours())
+            return false;
+        slot = gate_poll(fd);
+    }
+    return false;
+}
+
 /* The program's end of its direction is close_notify, then FIN (RFC 8446 section 6.1). It also flushes an open record. */
 EXPORT int shutdown(int fd, int how)
 {
     slot_t slot = slot_of(fd);
     if (likely(!is_tls(slot)))
         return real(shutdown)(fd, how);
+    if (how >= SHUT_RD && how <= SHUT_RDWR && shut_later(fd, how))
+        return 0;
     slot =
         gate_wait(fd, true, 0); /* what was promised before must not overtake the handshake; its deadline bounds this */
     if (slot_state(slot) == FAILED || slot_state(slot) == GATED) {

@@ -44,7 +44,8 @@ static short corrected(int fd, short events, short revents, bool *partial)
     case GATED:
         return 0;
     case FAILED:
-        return (short)((events & (POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM)) | POLLERR | POLLHUP);
+        return (short)((events & (POLLIN | POLLRDNORM | POLLRDHUP | POLLOUT | POLLWRNORM)) | POLLHUP |
+                       (slot & ERROR_TOLD ? 0 : POLLERR));
     case KERNEL:
         if (slot_errno(slot) || (slot & SEEN_EOF))
             return (short)(revents | (events & (POLLIN | POLLRDNORM)));

@@ -73,10 +73,13 @@ static ssize_t tls_read(const struct reading *reading)
             return -1;
         }
     }
-    if (slot_state(slot) == FAILED || (slot_state(slot) == KERNEL && slot_errno(slot))) {
-        errno = slot_errno(slot);
+    int error = slot_state(slot) == FAILED ? gate_failure(fd) : slot_state(slot) == KERNEL ? slot_errno(slot) : 0;
+    if (error) {
+        errno = error;
         return -1;
     }
+    if (slot_state(slot) == FAILED)
+        return 0;
     if (slot_state(slot) == RELAY)
         return relay_read(reading, slot);
     if (slot_state(slot) != KERNEL)
@@ -191,11 +194,12 @@ static ssize_t splice_from(int from, loff_t *from_offset, int to, loff_t *to_off
         slot_t slot = gate_wait(from, false, SO_RCVTIMEO);
         if (slot_state(slot) == GATED)
             return -1;
-        if (slot_state(slot) == FAILED || (slot_state(slot) == KERNEL && slot_errno(slot))) {
-            errno = slot_errno(slot);
+        int error = slot_state(slot) == FAILED ? gate_failure(from) : slot_state(slot) == KERNEL ? slot_errno(slot) : 0;
+        if (error) {
+            errno = error;
             return -1;
         }
-        if (slot_state(slot) == KERNEL && (slot & SEEN_EOF))
+        if (slot_state(slot) == FAILED || (slot_state(slot) == KERNEL && (slot & SEEN_EOF)))
             return 0;
         ssize_t moved = real(splice)(from, from_offset, to, to_offset, length, flags);
         if (moved > 0 || length == 0 || slot_state(slot) != KERNEL)

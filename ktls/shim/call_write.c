@@ -29,24 +29,26 @@ static int refused(int fd, int flags)
 static bool may_write(int fd, int flags, slot_t *slot)
 {
     *slot = slot_of(fd);
-    if (slot_state(*slot) == GATED || slot_state(*slot) == MOVING) {
+    bool waits = slot_state(*slot) == GATED || slot_state(*slot) == MOVING;
+    if (waits && !(*slot & SHUT_WRITE)) {
         *slot = flags & MSG_DONTWAIT ? gate_poll(fd) : gate_wait(fd, false, SO_SNDTIMEO);
         if (slot_state(*slot) == GATED) {
             errno = flags & MSG_DONTWAIT ? EAGAIN : errno;
             return false;
         }
     }
-    if (slot_state(*slot) == FAILED || (slot_state(*slot) == KERNEL && slot_errno(*slot))) {
-        errno = slot_errno(*slot);
+    int error = slot_state(*slot) == FAILED ? gate_failure(fd) : slot_state(*slot) == KERNEL ? slot_errno(*slot) : 0;
+    if (error) {
+        errno = error;
         return false;
     }
-    if (*slot & SHUT_WRITE) { /* kTLS would say success and send nothing */
+    if (slot_state(*slot) == FAILED || (*slot & SHUT_WRITE)) { /* kTLS would say success and send nothing */
         if (!(flags & MSG_NOSIGNAL))
             raise(SIGPIPE);
         errno = EPIPE;
         return false;
     }
-    int error = flags & (MSG_OOB | MSG_ZEROCOPY) && slot_state(*slot) != PLAIN ? refused(fd, flags) : 0;
+    error = flags & (MSG_OOB | MSG_ZEROCOPY) && slot_state(*slot) != PLAIN ? refused(fd, flags) : 0;
     if (error) {
         errno = error;
         return false;

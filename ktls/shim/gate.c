@@ -95,6 +95,18 @@ static int hear(int a, char *verdict)
     return wire.verdict == 'D' ? errno_from(wire.error, EACCES) : 0;
 }
 
+/* Options set before the connection stood (or on its listener) that shape the program's calls, which A now answers. */
+static void copy_shape(int r, int a)
+{
+    static const int names[] = {SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVLOWAT};
+    for (size_t i = 0; i < LENGTH(names); i++) {
+        struct timeval value;
+        socklen_t length = sizeof value;
+        if (real(getsockopt)(r, SOL_SOCKET, names[i], &value, &length) == 0)
+            real(setsockopt)(a, SOL_SOCKET, names[i], &value, length);
+    }
+}
+
 /* Puts A where the program has R, and R at its hidden place. 0, or an errno. */
 static int stand(int fd, int a, slot_t flags)
 {
@@ -102,6 +114,7 @@ static int stand(int fd, int a, slot_t flags)
     int status = real(fcntl)(fd, F_GETFL);
     if (status >= 0 && (status & O_NONBLOCK))
         real(fcntl)(a, F_SETFL, status & (O_NONBLOCK | O_RDWR));
+    copy_shape(fd, a);
     if (hide(fd, hidden(fd), cloexec) < 0)
         return errno;
     epoll_leave(fd);
@@ -130,7 +143,8 @@ static int raise_with(int fd, const int pair[2], const struct request *request)
 
 int gate_raise(int fd, const struct request *request)
 {
-    int pair[2], error = EMFILE;
+    int pair[2], error = EMFILE, cancellable;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancellable); /* no thread ends between the verdict and its gate */
     if (fd < shim_base && fd < SLOT_COUNT) {
         limits_raise(); /* the program may have used its last descriptor for this connection */
         bool made = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0;
@@ -144,6 +158,7 @@ int gate_raise(int fd, const struct request *request)
     }
     if (error)
         real(shutdown)(fd, SHUT_RDWR); /* fail closed: whatever the program does next, nothing leaves */
+    pthread_setcancelstate(cancellable, NULL);
     return error;
 }
 
@@ -168,6 +183,8 @@ static slot_t flag_of(char letter)
         return CAN_REKEY;
     case 't':
         return TICKETS_DUE;
+    case 'n':
+        return NEVER_STOOD;
     default:
         return 0;
     }
@@ -319,8 +336,8 @@ static slot_t settle(int fd, slot_t slot, const struct outcome *outcome)
         apply_nodelay(hidden(fd), slot);
         return with_state(slot, RELAY) | outcome->flags;
     default:
-        epoll_unmark(fd);
-        return with_errno(with_state(slot, FAILED), outcome->error);
+        /* Its registrations stay marked: what the program is to see is not what A is ready for. */
+        return with_errno(with_state(slot, FAILED) | (outcome->flags & NEVER_STOOD), outcome->error);
     }
 }
 
@@ -329,6 +346,16 @@ static bool abandoned(int fd)
 {
     struct pollfd pollfd = {.fd = fd, .events = POLLIN};
     return real(poll)(&pollfd, 1, 0) == 1 && (pollfd.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
+}
+
+/* What the program asked for while the gate was closed, without waiting (shutdown() in call_life.c). */
+static void carry_out(int fd, slot_t slot)
+{
+    if (slot_state(slot) == KERNEL && (slot & SHUT_WRITE))
+        record_close_notify(fd);
+    if (slot_state(slot) == FAILED || !(slot & (SHUT_READ | SHUT_WRITE)))
+        return;
+    real(shutdown)(fd, (slot & SHUT_READ) && (slot & SHUT_WRITE) ? SHUT_RDWR : slot & SHUT_READ ? SHUT_RD : SHUT_WR);
 }
 
 static slot_t wait_for_mover(int fd)
@@ -361,6 +388,8 @@ slot_t gate_poll(int fd)
         bool ours = slots_are_ours();
         if (!ours || slot_swap(fd, slot, with_state(slot, MOVING))) {
             slot = settle(fd, slot, &outcome);
+            if (ours)
+                carry_out(fd, slot);
             slot_set(fd, slot);
         }
         pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -369,6 +398,34 @@ slot_t gate_poll(int fd)
     }
     errno = saved;
     return slot;
+}
+
+int gate_failure(int fd)
+{
+    slot_t slot = slot_of(fd);
+    if (!(slot & NEVER_STOOD))
+        return slot_errno(slot);
+    slot_flag(fd, ERROR_TOLD);
+    return slot & ERROR_TOLD ? 0 : slot_errno(slot);
+}
+
+void gate_lower(int fd)
+{
+    const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    slot_t slot = slot_of(fd);
+    if (slot_state(slot) == FAILED && slot_swap(fd, slot, with_state(slot, MOVING))) {
+        bool cloexec = has_cloexec(fd);
+        epoll_leave(fd);
+        real(connect)(hidden(fd), &nobody, sizeof nobody); /* takes the refusal off the socket */
+        real(dup3)(hidden(fd), fd, cloexec ? O_CLOEXEC : 0);
+        real(close)(hidden(fd));
+        epoll_enter(fd, false);
+        slot_set(fd, PLAIN);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* A thread gets these for what it does itself: none ends a wait. Language runtimes handle them, often without SA_RESTART. */

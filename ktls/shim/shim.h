@@ -50,17 +50,22 @@ typedef uint32_t slot_t;
 #define NODELAY_ON 0x00001000u    /* ... to this */
 #define TICKETS_DUE \
     0x00004000u /* a TLS 1.3 server's tickets may come before its first data: readable, but nothing to read */
-#define COPIED 0x00008000u   /* dup() and its kin were here: closing one copy ends no registration */
-#define REKEYING 0x00002000u /* the agent is changing our keys: writers wait until the leash is empty */
-#define TOLD 0x00008000u     /* the program has heard that its relayed connection is lost */
-#define ERRNO_SHIFT 16       /* the upper half: an errno that is final for reads */
-#define FLAGS_MASK 0x0000fff0u
+#define REKEYING 0x00002000u    /* the agent is changing our keys: writers wait until the leash is empty */
+#define COPIED 0x00008000u      /* dup() and its kin were here: closing one copy ends no registration */
+#define TOLD 0x00010000u        /* the program has heard that its relayed connection is lost */
+#define ERROR_TOLD 0x00020000u  /* FAILED and NEVER_STOOD: the program has had the errno, once, as TCP gives it */
+#define NEVER_STOOD 0x00040000u /* FAILED: TCP itself did not connect, so that the program may try again */
+#define ERRNO_SHIFT 20          /* the upper bits: an errno that is final for reads */
+#define FLAGS_MASK 0x000ffff0u
 
 static inline enum state slot_state(slot_t slot) { return (enum state)(slot & STATE_MASK); }
 static inline int slot_errno(slot_t slot) { return (int)(slot >> ERRNO_SHIFT); }
 static inline bool is_tls(slot_t slot) { return slot_state(slot) > PLAIN; }
 static inline slot_t with_state(slot_t slot, enum state state) { return (slot & ~STATE_MASK) | state; }
-static inline slot_t with_errno(slot_t slot, int error) { return (slot & 0xffffu) | (slot_t)error << ERRNO_SHIFT; }
+static inline slot_t with_errno(slot_t slot, int error)
+{
+    return (slot & (STATE_MASK | FLAGS_MASK)) | (slot_t)error << ERRNO_SHIFT;
+}
 
 enum { SLOT_COUNT = 65536 }; /* descriptors above this are refused TLS, never left in clear */
 
@@ -116,6 +121,14 @@ slot_t gate_wait(int fd, bool force, int timeout_option);
 
 /* At start: standard streams that are connections. */
 void stdio_start(void);
+
+/* The errno of a FAILED descriptor. What TCP itself refused is told once; then 0: reads end, writes are EPIPE. A failed
+ * handshake is told every time: a thread that reads must not take it for the end of an empty stream, because another
+ * thread, writing, was told. */
+int gate_failure(int fd);
+
+/* A descriptor whose connect() failed is its unconnected socket again. */
+void gate_lower(int fd);
 
 /* What the leash or gate end `a` says (docs/protocol.md, "The gate", step 1). */
 struct outcome {

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from ktls.closing import aborts, close_tcp, shut
+from ktls.closing import aborts, close_tcp, shut, stands
 
 RST = struct.pack("=ii", 1, 0)
 
@@ -40,3 +40,15 @@ def test_what_is_shut_or_closed_already_is_no_error(pair):
         shut(ours, socket.SHUT_RDWR)
     for _ in range(2):
         close_tcp(ours)
+
+
+def test_a_connection_stands_from_connect_to_reset(pair):
+    ours, theirs = pair
+    with socket.socket() as fresh:
+        assert not stands(fresh)
+    assert stands(ours)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+    theirs.close()
+    with pytest.raises(ConnectionResetError):
+        ours.recv(1)
+    assert not stands(ours)
