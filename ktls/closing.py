@@ -1,10 +1,14 @@
 """How TCP connections are ended by a process that is not the only one to hold them."""
 
+from collections.abc import Callable
 from fcntl import ioctl
 from socket import SO_LINGER, SOL_SOCKET, socket
 from struct import Struct
 from sys import byteorder
 from termios import TIOCOUTQ
+
+RESET_PAUSE = 0.01
+"""Seconds between looks whether the peer has all that was sent."""
 
 _LINGER = Struct("=ii")  # struct linger: on, seconds
 
@@ -22,14 +26,17 @@ def aborts(sock: socket) -> bool:
     return _linger(sock) == (1, 0)
 
 
-def abort_at_close(sock: socket) -> None:
-    """Make close() a RST."""
+def reset_when_out(
+    sock: socket, call_later: Callable[[float, Callable[[], None]], object], reset: Callable[[], None]
+) -> None:
+    """Make close() a RST and call `reset`, as soon as the peer's kernel has all that was sent."""
+    if sock.fileno() < 0:
+        return
+    if int.from_bytes(ioctl(sock, TIOCOUTQ, bytes(4)), byteorder):
+        call_later(RESET_PAUSE, lambda: reset_when_out(sock, call_later, reset))
+        return
     sock.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER.pack(1, 0))
-
-
-def unacknowledged(sock: socket) -> int:
-    """Count the bytes that the peer's kernel does not have yet."""
-    return int.from_bytes(ioctl(sock, TIOCOUTQ, bytes(4)), byteorder)
+    reset()
 
 
 def stands(sock: socket) -> bool:

@@ -17,7 +17,6 @@ Theory of operation
 from asyncio import TimerHandle
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum, auto
 from socket import (
     IPPROTO_TCP,
     MSG_DONTWAIT,
@@ -30,29 +29,19 @@ from socket import (
 
 from OpenSSL import SSL
 
-from ktls.closing import abort_at_close, aborts, close_tcp, shut, unacknowledged
+from ktls.closing import aborts, close_tcp, reset_when_out, shut
 from ktls.errors import KtlsError, PeerClosed, ProtocolError, Truncated
 from ktls.poller import END, GONE, IN, OUT, Poller
-from ktls.relay import CHUNK, HELD_PAUSE, Mark, RelayCore, RelayEnd
+from ktls.relay import CHUNK, HELD_PAUSE, Mark, RelayCore, RelayEnd, Way
 
 ROUNDS = 8
 """Chunks moved each way before others get their turn."""
 LINGER = 5.0
 """Seconds: once the program is gone, the peer must take something, or end its direction, this often."""
 
-RESET_PAUSE = 0.01
-"""Seconds between looks whether the peer has all that was written."""
 
 _FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 _NOTHING = memoryview(b"")
-
-
-class _Way(Enum):
-    """One direction: open, its last bytes on their way, or over."""
-
-    OPEN = auto()
-    ENDING = auto()
-    ENDED = auto()
 
 
 class Pump:
@@ -85,13 +74,12 @@ class Pump:
         self._inside, self._outside = inside, outside
         self._poller, self._call_later = poller, call_later
         self._strict, self._finished = strict, finished
-        self._out = self._in = _Way.OPEN  # program to peer, peer to program
+        self._out = self._in = Way.OPEN  # program to peer, peer to program
         self._to_peer = self._to_program = _NOTHING
         self._inside_readable = self._outside_readable = self._inside_writable = self._outside_writable = True
         self._inside_ended = self._outside_ended = False  # an end of file lies behind what can be read
         self._program_gone = self._program_deaf = False  # no copy of A is left; nobody reads A
         self._unread = False  # the program went without reading all there was: TCP resets
-        self._resetting: TimerHandle | None = None
         self._peer_at_end = self._peer_lost = False  # end of file came; TCP failed
         self._cut = False  # the peer's direction broke off: no mark says that it ended well
         self._broken = False  # the session is of no use: both directions are over
@@ -161,18 +149,19 @@ class Pump:
 
     def _settle(self) -> None:
         """Pass on the ends that have nothing more before them."""
-        if self._out is _Way.ENDING and not self._to_peer and self._unread:
-            self._reset()
+        if self._out is Way.ENDING and not self._to_peer and self._unread:
+            self._out = Way.ENDED
+            reset_when_out(self._outside, self._call_later, self._finish)
             return
-        if self._out is _Way.ENDING and not self._to_peer:
-            self._out = _Way.ENDED
+        if self._out is Way.ENDING and not self._to_peer:
+            self._out = Way.ENDED
             shut(self._outside, SHUT_WR)
-        if self._in is _Way.ENDING and not self._to_program:
-            self._in = _Way.ENDED
+        if self._in is Way.ENDING and not self._to_program:
+            self._in = Way.ENDED
             if not self._cut:
                 self._mark(Mark.CLEAN)
             shut(self._inside, SHUT_RDWR if self._peer_lost else SHUT_WR)
-        if self._program_gone and self._out is _Way.ENDED and self._peer_at_end:
+        if self._program_gone and self._out is Way.ENDED and self._peer_at_end:
             self._finish()
 
     # --- program to peer -----------------------------------------------------------------------------------------
@@ -187,7 +176,7 @@ class Pump:
             self._send_to_peer(rest)
             if self._to_peer:
                 return False
-        if self._out is not _Way.OPEN or not self._inside_readable:
+        if self._out is not Way.OPEN or not self._inside_readable:
             return False
         scratch = self._poller.scratch
         try:
@@ -196,10 +185,9 @@ class Pump:
             self._inside_readable = False
             return False
         except ConnectionResetError:  # A was closed with something unread
-            self._unread = True
-            count = 0
+            self._unread, count = True, 0
         if count == 0:
-            self._out = _Way.ENDING
+            self._out = Way.ENDING
             if not self._unread:
                 self._send_to_peer(self._core.seal_end())
             return True
@@ -213,7 +201,7 @@ class Pump:
 
     def _swallow(self) -> bool:
         """As over TCP, a program that writes before it has read of the break is told by its second write."""
-        if self._in is _Way.ENDED and self._inside_readable:
+        if self._in is Way.ENDED and self._inside_readable:
             self._inside_readable = False
             with suppress(BlockingIOError, ConnectionResetError):
                 if self._inside.recv_into(self._poller.scratch, CHUNK, _FLAGS):
@@ -221,7 +209,7 @@ class Pump:
         return False
 
     def _send_to_peer(self, records: bytes | memoryview) -> None:
-        if not records or self._out is _Way.ENDED:
+        if not records or self._out is Way.ENDED:
             return
         if self._to_peer:  # answers to control records, behind what waits
             self._to_peer = memoryview(b"".join((self._to_peer, records)))
@@ -251,7 +239,7 @@ class Pump:
                 self._poller.change(self._inside.fileno(), IN | END)
         if self._peer_at_end or not self._outside_readable or len(self._to_peer) > HELD_PAUSE:
             return False
-        if self._in is not _Way.OPEN and not (self._out is _Way.ENDED or self._outside_ended):
+        if self._in is not Way.OPEN and not (self._out is Way.ENDED or self._outside_ended):
             return False  # nothing counts after close_notify; it is read away only to close in order
         scratch = self._poller.scratch
         try:
@@ -264,8 +252,8 @@ class Pump:
             return True
         if count == 0:
             self._peer_at_end = True
-            if self._in is _Way.OPEN:
-                self._in = _Way.ENDING
+            if self._in is Way.OPEN:
+                self._in = Way.ENDING
                 if self._strict and not self._program_gone:  # else there is nobody to be misled
                     self._cut = True
                     self._error = Truncated("the peer ended the connection without close_notify")
@@ -275,7 +263,7 @@ class Pump:
         return True
 
     def _open(self, records: memoryview) -> None:
-        if self._in is not _Way.OPEN:
+        if self._in is not Way.OPEN:
             return
         clear = self._core.open(records)
         self._send_to_peer(self._core.pending())
@@ -284,7 +272,7 @@ class Pump:
             self.bytes_in += size
             self._send_to_program(clear, size)
         if self._core.ended:
-            self._in = _Way.ENDING
+            self._in = Way.ENDING
         elif self._core.broken:
             self._break(self._core.broken)
 
@@ -309,7 +297,7 @@ class Pump:
         """The session is of no use any more. What came before stays delivered."""
         self._error = self._error or error
         self._broken = self._cut = self._peer_at_end = True
-        self._in, self._out = _Way.ENDING, _Way.ENDED
+        self._in, self._out = Way.ENDING, Way.ENDED
         self._to_peer = _NOTHING
         if isinstance(error, ProtocolError):
             self._mark(Mark.BROKEN)
@@ -317,30 +305,17 @@ class Pump:
 
     def _lose_peer(self, error: OSError) -> None:
         """TCP has failed. After a clean end of the peer's direction the program's reads stay right; its writes fail."""
-        if self._out is not _Way.ENDED or self._in is _Way.OPEN:
+        if self._out is not Way.ENDED or self._in is Way.OPEN:
             self._error = self._error or PeerClosed(f"the connection was lost: {error.strerror}")
         self._peer_at_end = self._peer_lost = True
-        self._out, self._to_peer = _Way.ENDED, _NOTHING
-        if self._in is _Way.OPEN:
-            self._in, self._cut = _Way.ENDING, True
-        elif self._in is _Way.ENDED:
+        self._out, self._to_peer = Way.ENDED, _NOTHING
+        if self._in is Way.OPEN:
+            self._in, self._cut = Way.ENDING, True
+        elif self._in is Way.ENDED:
             shut(self._inside, SHUT_RDWR)
 
     def _mark(self, mark: Mark) -> None:
         self._outside.setsockopt(IPPROTO_TCP, TCP_SYNCNT, mark)
-
-    def _reset(self) -> None:
-        """The program closed with something unread: a RST tells the peer, once it has what the program wrote."""
-        if not unacknowledged(self._outside):
-            abort_at_close(self._outside)
-            self._finish()
-        elif not self._resetting:
-            self._resetting = self._call_later(RESET_PAUSE, self._reset_again)
-
-    def _reset_again(self) -> None:
-        self._resetting = None
-        if not self._closed:
-            self._reset()
 
     def _linger(self, delivered: int) -> None:
         """The program is gone. What it wrote still goes out, as long as the peer takes it."""

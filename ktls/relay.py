@@ -5,7 +5,7 @@ it in large pieces, to bound what it may hold, and to say how each direction end
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 
 from OpenSSL import SSL
 
@@ -30,6 +30,14 @@ class Mark(IntEnum):
     """A record that cannot be what the peer sent: EPROTO."""
     CLEAN = 127
     """close_notify, or an end of file that the rule lets pass for one."""
+
+
+class Way(Enum):
+    """One direction: open, its last bytes on their way, or over."""
+
+    OPEN = auto()
+    ENDING = auto()
+    ENDED = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@
 
 #include "real.h"
 
-/* MSG_MORE leaves data in an open record that nothing but another record sends, and close() drops it; the other two are
- * about a TCP that has no TLS above it (facts: EOPNOTSUPP). */
-enum { DROPPED_FLAGS = MSG_MORE | MSG_CONFIRM | MSG_DONTROUTE | MSG_ZEROCOPY };
+/* MSG_MORE leaves data in an open record that nothing but another record sends, and close() drops it; the others are about
+ * a TCP that has no TLS above it: kTLS fails where TCP ignores what it does not know. */
+enum { KEPT_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL };
 
 /* What TLS cannot do. ENOBUFS is what a program that got SO_ZEROCOPY before connect() knows to fall back from: a copy
  * would leave it waiting for a notification. */
@@ -56,9 +56,17 @@ static bool may_write(int fd, int flags, slot_t *slot)
     return !(slot_state(*slot) == KERNEL && (*slot & REKEYING)) || record_rekeyed(fd);
 }
 
+/* After it has told of a reset once, TCP says EPIPE; kTLS would say it again and again, or that all is well. */
+static ssize_t sent_by(int fd, slot_t slot, ssize_t sent)
+{
+    if (unlikely(sent < 0) && slot_state(slot) == KERNEL && (errno == ECONNRESET || errno == EPIPE))
+        slot_flag(fd, SHUT_WRITE);
+    return sent;
+}
+
 static int flags_for(slot_t slot, int flags)
 {
-    return slot_state(slot) == KERNEL || slot_state(slot) == RELAY ? flags & ~DROPPED_FLAGS : flags;
+    return slot_state(slot) == KERNEL || slot_state(slot) == RELAY ? flags & KEPT_FLAGS : flags;
 }
 
 /* AF_UNIX says EPIPE for whatever ended it; TCP tells of a reset first, and without a signal. */
@@ -98,7 +106,7 @@ EXPORT ssize_t write(int fd, const void *buffer, size_t length)
     if (unlikely(is_tls(slot_of(fd))) && !may_write(fd, 0, &slot))
         return -1;
     if (slot_state(slot) != RELAY)
-        return real(write)(fd, buffer, length);
+        return sent_by(fd, slot, real(write)(fd, buffer, length));
     struct iovec iov = {.iov_len = length};
     memcpy(&iov.iov_base, &buffer, sizeof buffer);
     return relay_write(fd, &iov, 1, 0);
@@ -109,7 +117,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
     slot_t slot = PLAIN;
     if (unlikely(is_tls(slot_of(fd))) && !is_odd(iov, count) && !may_write(fd, 0, &slot))
         return -1;
-    return slot_state(slot) == RELAY ? relay_write(fd, iov, count, 0) : real(writev)(fd, iov, count);
+    return slot_state(slot) == RELAY ? relay_write(fd, iov, count, 0) : sent_by(fd, slot, real(writev)(fd, iov, count));
 }
 
 EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
@@ -120,7 +128,7 @@ EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset
         return -1;
     if (slot_state(slot) == RELAY)
         return relay_write(fd, iov, count, how);
-    return real(pwritev2)(fd, iov, count, offset, flags);
+    return sent_by(fd, slot, real(pwritev2)(fd, iov, count, offset, flags));
 }
 
 EXPORT ssize_t send(int fd, const void *buffer, size_t length, int flags)
@@ -131,7 +139,7 @@ EXPORT ssize_t send(int fd, const void *buffer, size_t length, int flags)
     if (!may_write(fd, flags, &slot))
         return -1;
     if (slot_state(slot) != RELAY)
-        return real(send)(fd, buffer, length, flags_for(slot, flags));
+        return sent_by(fd, slot, real(send)(fd, buffer, length, flags_for(slot, flags)));
     struct iovec iov = {.iov_len = length};
     memcpy(&iov.iov_base, &buffer, sizeof buffer);
     return relay_write(fd, &iov, 1, flags_for(slot, flags));
@@ -197,7 +205,8 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
         bare.msg_controllen = 0;
     }
     flags = flags_for(slot, flags);
-    return slot_state(slot) == RELAY ? relay_send(fd, &bare, flags) : real(sendmsg)(fd, &bare, flags);
+    return slot_state(slot) == RELAY ? relay_send(fd, &bare, flags)
+                                     : sent_by(fd, slot, real(sendmsg)(fd, &bare, flags));
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
@@ -216,18 +225,18 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 
 EXPORT ssize_t sendfile(int to, int from, off_t *offset, size_t length)
 {
-    slot_t slot;
+    slot_t slot = PLAIN;
     if (unlikely(is_tls(slot_of(to))) && !may_write(to, 0, &slot))
         return -1;
-    return real(sendfile)(to, from, offset, length);
+    return sent_by(to, slot, real(sendfile)(to, from, offset, length));
 }
 
 EXPORT ssize_t sendfile64(int to, int from, off64_t *offset, size_t length)
 {
-    slot_t slot;
+    slot_t slot = PLAIN;
     if (unlikely(is_tls(slot_of(to))) && !may_write(to, 0, &slot))
         return -1;
-    return real(sendfile64)(to, from, offset, length);
+    return sent_by(to, slot, real(sendfile64)(to, from, offset, length));
 }
 
 EXPORT ssize_t __write(int fd, const void *buffer, size_t length);

@@ -55,7 +55,7 @@ def low_water_mark(world: World) -> list:
     client.sendall(b"1234")
     reading.join(0.1)
     seen: list = [reading.is_alive()]
-    client.sendall(b"5678")
+    client.sendall(b"56789abc")  # where the read has taken the first four, it wants eight more
     seen += [reading.result(), server.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)]
     client.sendall(b"abc")
     arrived(world, server, 3)

@@ -151,7 +151,11 @@ def edge_triggered_at_the_end(world: World) -> list:
     arrived(world, server, 1000)
     server.recv(10)
     client.close()
-    seen += [told(epoll), len(server.recv(2000)), server.recv(10).decode()]
+    seen += [
+        world.until(lambda: "RDHUP" in (event := told(epoll)) and event, "the end"),
+        len(server.recv(2000)),
+        server.recv(10).decode(),
+    ]
     return seen
 
 
