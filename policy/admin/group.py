@@ -2,7 +2,7 @@
 
 import click
 
-from policy.admin import files, recorded
+from policy.admin import files, imported, recorded
 
 HELP = """Write, check, explain and try policies.
 
@@ -21,5 +21,5 @@ def group() -> None:
     """Hold the commands; the text users see is HELP."""
 
 
-for command in (*files.COMMANDS, *recorded.COMMANDS):
+for command in (*files.COMMANDS, *recorded.COMMANDS, *imported.COMMANDS):
     group.add_command(command)
