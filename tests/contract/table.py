@@ -26,11 +26,15 @@ def render(rows: list[Row]) -> str:
             f"\n## {title}\n\n| a program does | TCP gives | kernel | relay | held by |\n|---|---|---|---|---|\n"
         )
         parts += [
-            f"| {row.does} | {row.gives} | {row.kernel} | {row.relay} | `{_place(row)}` |\n"
+            f"| {' | '.join(map(_cell, (row.does, row.gives, row.kernel, row.relay)))} | `{_place(row)}` |\n"
             for row in rows
             if row.group == group
         ]
     return "".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _place(row: Row) -> str:
