@@ -2,6 +2,7 @@
  * it would read and write past us; the rest goes through. */
 #include <errno.h>
 #include <stdarg.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include "real.h"
@@ -18,6 +19,10 @@ EXPORT long syscall(long number, ...)
     va_end(arguments);
     int fd = (int)a[0];
     switch (number) {
+    case SYS_prctl:
+        return prctl((int)a[0], a[1], a[2], a[3], a[4]);
+    case SYS_seccomp:
+        return sandbox_seccomp((unsigned)a[0], (unsigned)a[1], (void *)a[2]);
     case SYS_read:
         return read(fd, (void *)a[1], (size_t)a[2]);
     case SYS_readv:

@@ -105,7 +105,7 @@ EXPORT ssize_t write(int fd, const void *buffer, size_t length)
     slot_t slot = PLAIN;
     if (unlikely(is_tls(slot_of(fd))) && !may_write(fd, 0, &slot))
         return -1;
-    if (slot_state(slot) != RELAY)
+    if (slot_state(slot) != RELAY || sandboxed())
         return sent_by(fd, slot, real(write)(fd, buffer, length));
     struct iovec iov = {.iov_len = length};
     memcpy(&iov.iov_base, &buffer, sizeof buffer);
@@ -117,7 +117,8 @@ EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
     slot_t slot = PLAIN;
     if (unlikely(is_tls(slot_of(fd))) && !is_odd(iov, count) && !may_write(fd, 0, &slot))
         return -1;
-    return slot_state(slot) == RELAY ? relay_write(fd, iov, count, 0) : sent_by(fd, slot, real(writev)(fd, iov, count));
+    return slot_state(slot) == RELAY && !sandboxed() ? relay_write(fd, iov, count, 0)
+                                                     : sent_by(fd, slot, real(writev)(fd, iov, count));
 }
 
 EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/sendfile.h>
@@ -26,7 +27,7 @@
     X(write) X(writev) X(pwritev2) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(sendfile) X(sendfile64) \
     X(poll) X(ppoll) X(select) X(pselect) X(epoll_ctl) X(epoll_wait) X(epoll_pwait) X(epoll_pwait2) \
     X(connect) X(accept) X(accept4) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) \
-    X(fcntl) X(fcntl64) X(shutdown) X(fclose) X(fdopen) X(vdprintf) X(_Fork) X(daemon) \
+    X(fcntl) X(fcntl64) X(shutdown) X(prctl) X(fclose) X(fdopen) X(vdprintf) X(_Fork) X(daemon) \
     X(getsockopt) X(setsockopt) X(getsockname) X(getpeername) X(getrlimit) X(setrlimit) X(prlimit) \
     X(posix_spawn_file_actions_adddup2) X(posix_spawn_file_actions_addclose) X(posix_spawn_file_actions_addopen) \
     X(getaddrinfo) X(gethostbyname) X(gethostbyname2) X(gethostbyname_r) X(gethostbyname2_r) \

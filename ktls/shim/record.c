@@ -291,7 +291,8 @@ ssize_t record_finish(const struct reading *reading, ssize_t got)
         if (got > 0) {
             if (slot_of(reading->fd) & TICKETS_DUE)
                 slot_unflag(reading->fd, TICKETS_DUE);
-            bool look = (slot_of(reading->fd) & CAN_REKEY) && (size_t)got < want && !(reading->flags & MSG_PEEK);
+            bool look = (slot_of(reading->fd) & CAN_REKEY) && (size_t)got < want && !(reading->flags & MSG_PEEK) &&
+                        !sandboxed();
             return look ? look_behind(reading, got) : got;
         }
         if (got == 0)

@@ -150,6 +150,11 @@ void channel_notice(const char *text, size_t length, bool allowed);
 
 /* --- records (record.c): what a kTLS socket does that TCP does not ---------------------------------------------------- */
 
+extern atomic_bool shim_sandboxed;
+/* The program has a seccomp filter of its own (sandbox.c): read() and write() it is then, and nothing besides. */
+static inline bool sandboxed(void) { return atomic_load_explicit(&shim_sandboxed, memory_order_relaxed); }
+long sandbox_seccomp(unsigned operation, unsigned flags, void *arguments);
+
 struct reading {
     int fd;
     const struct iovec *iov;
@@ -172,7 +177,7 @@ ssize_t record_at_end(int fd);  /* what a read that got 0 means: 0, or -1 for a 
 ssize_t record_pending(int fd); /* bytes of clear text that can be read now */
 bool record_ready(int fd);      /* false: poll says readable, but no whole record is there */
 bool record_rekeyed(int fd);    /* waits until the agent has changed the keys; false: it does not */
-static inline bool must_confirm(slot_t slot) { return (slot & (CONFIRM_IN | TICKETS_DUE)) != 0; }
+static inline bool must_confirm(slot_t slot) { return (slot & (CONFIRM_IN | TICKETS_DUE)) != 0 && !sandboxed(); }
 void record_close_notify(int fd); /* sends it, flushing what MSG_MORE held back */
 
 /* --- epoll and poll (call_epoll.c, call_poll.c) ------------------------------------------------------------------------ */
