@@ -49,6 +49,7 @@ def test_an_http_server_answers_pipelined_uploads_in_order(scene: Scene):
         answers = b""
         while part := peer.receive():
             answers += part
+        peer.close_notify()
     assert re.findall(rb"[0-9a-f]{64}", answers) == [hashlib.sha256(body).hexdigest().encode() for body in bodies]
 
 

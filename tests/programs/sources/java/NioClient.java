@@ -22,7 +22,8 @@ class NioClient {
         channel.configureBlocking(false);
         channel.connect(new InetSocketAddress("127.0.0.1", Integer.parseInt(arguments[0])));
         SelectionKey key = channel.register(selector, SelectionKey.OP_CONNECT);
-        while (channel.isOpen()) {
+        boolean ended = false;
+        while (!ended || sent < file.size()) {
             selector.select();
             selector.selectedKeys().clear();
             if (key.isConnectable() && channel.finishConnect()) {
@@ -31,16 +32,18 @@ class NioClient {
                 sent += file.transferTo(sent, 1 << 20, channel); // sendfile()
                 if (sent == file.size()) {
                     channel.shutdownOutput();
-                    key.interestOps(SelectionKey.OP_READ);
+                    key.interestOpsAnd(~SelectionKey.OP_WRITE);
                 }
             }
             if (key.isReadable()) {
                 if (channel.read(buffer) < 0) {
-                    channel.close();
+                    ended = true;
+                    key.interestOpsAnd(~SelectionKey.OP_READ);
                 }
                 saved.write(buffer.flip());
                 buffer.clear();
             }
         }
+        channel.close();
     }
 }

@@ -6,10 +6,10 @@ local client = assert(socket.connect("127.0.0.1", tonumber(port)))
 client:settimeout(0)
 local data = assert(io.open(path, "rb")):read("a")
 local out = assert(io.open(saved, "wb"))
-local at = 0
+local at, ended = 0, false
 
-while true do
-  local readable, writable = socket.select({ client }, at < #data and { client } or {})
+while not ended or at < #data do
+  local readable, writable = socket.select(ended and {} or { client }, at < #data and { client } or {})
   if writable[client] then
     local last, problem, partial = client:send(data, at + 1)
     assert(last or problem == "timeout", problem)
@@ -20,8 +20,8 @@ while true do
     local part, problem, partial = client:receive(8192)
     part = part or partial
     out:write(part)
-    if problem == "closed" then break end
-    assert(problem == nil or problem == "timeout", problem)
+    ended = problem == "closed"
+    assert(ended or problem == nil or problem == "timeout", problem)
   end
 end
 out:close()

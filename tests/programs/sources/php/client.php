@@ -7,8 +7,8 @@ $file = fopen($argv[2], 'rb');
 $saved = fopen($argv[3], 'wb');
 $waiting = fread($file, 65536);
 
-while (!feof($socket)) {
-    $read = [$socket];
+while (!feof($socket) || $waiting !== '') {
+    $read = feof($socket) ? null : [$socket];
     $write = $waiting === '' ? null : [$socket];
     $except = null;
     stream_select($read, $write, $except, null);

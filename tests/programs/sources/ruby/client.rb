@@ -5,9 +5,10 @@ socket = TCPSocket.new('127.0.0.1', ARGV[0].to_i)
 file = File.open(ARGV[1], 'rb')
 saved = File.open(ARGV[2], 'wb')
 waiting = file.read(65_536)
+ended = false
 
-loop do
-  readable, writable = IO.select([socket], waiting ? [socket] : [])
+until ended && waiting.nil?
+  readable, writable = IO.select(ended ? [] : [socket], waiting ? [socket] : [])
   unless writable.empty?
     sent = socket.write_nonblock(waiting, exception: false)
     waiting = waiting.byteslice(sent..) if sent.is_a?(Integer)
@@ -17,8 +18,7 @@ loop do
   next if readable.empty?
 
   data = socket.read_nonblock(65_536, exception: false)
-  break if data.nil?
-
-  saved.write(data) unless data == :wait_readable
+  ended = data.nil?
+  saved.write(data) if data.is_a?(String)
 end
 socket.close

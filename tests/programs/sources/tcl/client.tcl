@@ -9,12 +9,14 @@ proc receive {channel out} {
     puts -nonewline $out [read $channel]
     if {[eof $channel]} {
         close $out
-        set ::done 1
+        fileevent $channel readable {}
+        set ::received 1
     }
 }
 
 proc sent {channel count args} {
     close $channel write
+    set ::sent 1
 }
 
 proc connected {channel file} {
@@ -24,4 +26,8 @@ proc connected {channel file} {
 
 fileevent $channel readable [list receive $channel $out]
 fileevent $channel writable [list connected $channel $file]
-vwait done
+foreach variable {received sent} {
+    if {![info exists $variable]} {
+        vwait $variable
+    }
+}
