@@ -1,8 +1,6 @@
 """A shared agent is killed and started again in the middle: nothing goes out in clear, and nobody starts anew."""
 
 import errno
-import os
-import select
 import signal
 import socket
 import ssl
@@ -15,20 +13,8 @@ import pytest
 
 from tests.e2e.harness import PATIENCE, until
 from tests.e2e.peer import TlsPeer, client_context, server_context
+from tests.e2e.talker import Talker
 
-# Evaluates a line at a time, so that a test can say what happens when.
-PROGRAM = """
-import errno, os, socket, sys, threading
-def connect(port):
-    connection = socket.socket()
-    connection.connect(("127.0.0.1", port))
-    return connection
-for line in sys.stdin:
-    try:
-        exec(line) if line.startswith("!") else print(repr(eval(line)), flush=True)
-    except OSError as error:
-        print(errno.errorcode[error.errno], flush=True)
-"""
 POLICY = """
 version = 1
 default = "clear"
@@ -80,31 +66,6 @@ class Agent:
             self.process.communicate(timeout=PATIENCE)
 
 
-class Talker:
-    """A program under `ktls run` that does what it is told."""
-
-    def __init__(self, agent: Agent) -> None:
-        words = [sys.executable, "-m", "ktls", "run", "--", sys.executable, "-c", PROGRAM]
-        environment = {**os.environ, "KTLS_AGENT": str(agent.socket)}
-        self.process = subprocess.Popen(
-            words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-
-    def tell(self, line: str) -> None:
-        assert self.process.stdin
-        self.process.stdin.write(line + "\n")
-
-    def hear(self) -> str:
-        assert self.process.stdout
-        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
-        assert ready, "no answer"
-        return self.process.stdout.readline().strip()
-
-    def ask(self, line: str) -> str:
-        self.tell(line)
-        return self.hear()
-
-
 @pytest.fixture
 def ports(free_port):
     return {"inbound": free_port(), "outbound": free_port()}
@@ -123,11 +84,10 @@ def agent(tmp_path, tls_files, engine, ports):
 
 @pytest.fixture
 def program(agent, ports):
-    talker = Talker(agent)
+    talker = Talker([sys.executable, "-m", "ktls", "run", "--"], KTLS_AGENT=str(agent.socket))
     assert talker.ask(f"(listener := socket.create_server(('127.0.0.1', {ports['inbound']}))) and 0") == "0"
     yield talker
-    talker.process.kill()
-    talker.process.communicate()
+    talker.stop()
 
 
 @pytest.fixture
