@@ -1,6 +1,7 @@
 /* connect, accept, accept4: where a connection becomes ours. */
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 
 #include "real.h"
@@ -47,8 +48,12 @@ static int connect_wait(int fd, int too_late)
 static int connect_again(int fd, const struct sockaddr *address, socklen_t length)
 {
     slot_t slot = gate_poll(fd);
-    if (address && length >= sizeof address->sa_family && address->sa_family == AF_UNSPEC)
-        return fail(EOPNOTSUPP); /* as kTLS has it: a protected connection cannot be taken off its socket */
+    if (address && length >= sizeof address->sa_family && address->sa_family == AF_UNSPEC) {
+        if (slot_state(slot) != FAILED || !(slot & NEVER_STOOD))
+            return fail(EOPNOTSUPP); /* as kTLS has it: a protected connection cannot be taken off its socket */
+        gate_lower(fd);
+        return 0;
+    }
     switch (slot_state(slot)) {
     case GATED:
         return real(fcntl)(fd, F_GETFL) & O_NONBLOCK ? fail(EALREADY) : connect_wait(fd, EALREADY);
@@ -66,6 +71,8 @@ EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
     slot_t slot = slot_of(fd);
     if (is_tls(slot))
         return connect_again(fd, address, length);
+    if (is_inet(address, length)) /* TCP_FASTOPEN_CONNECT would put clear text into the SYN */
+        real(setsockopt)(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &(int){0}, sizeof(int));
     int result = real(connect)(fd, address, length);
     int error = result < 0 ? errno : 0;
     if (!is_inet(address, length) || (result < 0 && error != EINPROGRESS && error != EINTR) || !is_stream(fd)) {

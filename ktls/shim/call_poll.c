@@ -227,7 +227,13 @@ EXPORT int select(int count, fd_set *restrict r, fd_set *restrict w, fd_set *res
     if (likely(!select_needs_care(count, &asked)))
         return real(select)(count, r, w, e, timeout);
     int64_t limit = timeout ? (int64_t)timeout->tv_sec * 1000 + (timeout->tv_usec + 999) / 1000 : -1;
-    return select_with(count, r, w, e, &asked, limit > INT32_MAX ? INT32_MAX : (int)limit, NULL);
+    int64_t end = now_ms() + limit;
+    int ready = select_with(count, r, w, e, &asked, limit > INT32_MAX ? INT32_MAX : (int)limit, NULL);
+    if (timeout) { /* Linux says how much of it is left */
+        int64_t left = end > now_ms() ? end - now_ms() : 0;
+        *timeout = (struct timeval){.tv_sec = (time_t)(left / 1000), .tv_usec = (suseconds_t)(left % 1000) * 1000};
+    }
+    return ready;
 }
 
 EXPORT int pselect(int count, fd_set *restrict r, fd_set *restrict w, fd_set *restrict e,

@@ -69,8 +69,6 @@ static void note_nodelay(int fd, int level, int name, const void *value, socklen
 
 EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 {
-    if (level == IPPROTO_TCP && name == TCP_FASTOPEN_CONNECT)
-        return fail(ENOPROTOOPT); /* it would put clear text into the SYN */
     slot_t slot = slot_of(fd);
     if (likely(!is_tls(slot)))
         return real(setsockopt)(fd, level, name, value, length);
