@@ -48,6 +48,9 @@ EXPORT int getsockopt(int fd, int level, int name, void *restrict value, socklen
             return put_int(value, length, error);
         }
     }
+    if (level == IPPROTO_TCP && name == TCP_NODELAY && value && length && slot_state(slot) == GATED &&
+        (slot & NODELAY_KNOWN)) /* the agent has it on meanwhile */
+        return put_int(value, length, (slot & NODELAY_ON) != 0);
     return real(getsockopt)(socket_of(fd, slot), level, name, value, length);
 }
 
@@ -64,6 +67,8 @@ static void note_nodelay(int fd, int level, int name, const void *value, socklen
     if (level != IPPROTO_TCP || name != TCP_NODELAY || length < sizeof on)
         return;
     memcpy(&on, value, sizeof on);
+    if (!on)
+        slot_unflag(fd, NODELAY_ON);
     slot_flag(fd, NODELAY_KNOWN | (on ? NODELAY_ON : 0));
 }
 

@@ -128,14 +128,25 @@ static int stand(int fd, int a, slot_t flags)
     return 0;
 }
 
+/* The agent turns it on for the handshake: what the program has is noted before. */
+static slot_t nodelay_of(int fd)
+{
+    int on = 0;
+    socklen_t length = sizeof on;
+    if (real(getsockopt)(fd, IPPROTO_TCP, TCP_NODELAY, &on, &length) != 0)
+        return 0;
+    return NODELAY_KNOWN | (on ? NODELAY_ON : 0);
+}
+
 static int raise_with(int fd, const int pair[2], const struct request *request)
 {
     char verdict = 'D';
+    slot_t flags = (request->kind == REQUEST_CONNECT ? OUTBOUND : 0) | nodelay_of(fd);
     bool asked = ask(fd, pair[1], fill(pair[0]), request);
     real(close)(pair[1]);
     int error = asked ? hear(pair[0], &verdict) : ECONNREFUSED;
     if (error == 0 && verdict == 'T')
-        error = stand(fd, pair[0], request->kind == REQUEST_CONNECT ? OUTBOUND : 0);
+        error = stand(fd, pair[0], flags);
     else if (error == 0 && verdict != 'C')
         error = EPROTO;
     return error;
