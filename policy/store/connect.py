@@ -19,6 +19,8 @@ from policy.store.migrate import LOCK
 
 BUSY_SECONDS = 30  # how long one who writes to an SQLite file waits for another
 CONNECT_SECONDS = 10
+_GONE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+"""When PostgreSQL's host counts as gone, though it never said so: after a minute of silence, 20 s without an answer."""
 _PERMITTED = (
     'is not the URL of a policy database: "sqlite:////path/of.db", a path, or "postgresql://user@host/database"'
 )
@@ -79,7 +81,7 @@ def make_engine(url: URL, *, pooled: bool = True, create: bool = False) -> Engin
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    arguments = {"connect_timeout": CONNECT_SECONDS, "application_name": "ktls"}
+    arguments = {"connect_timeout": CONNECT_SECONDS, "application_name": "ktls", **_GONE}
     pool = {"pool_pre_ping": True} if pooled else pool
     return create_engine(url, connect_args=arguments, **pool)
 

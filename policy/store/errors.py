@@ -48,3 +48,10 @@ class Damaged(SystemFault):
     reason = "damaged"
     errno = _errno.EBADMSG
     default_hint = "somebody went past the database's own guards, or a disk is failing: restore a backup"
+
+
+class SnapshotError(SystemFault):
+    """The last good policy on disk cannot be used, or not be written."""
+
+    reason = "snapshot"
+    errno = _errno.EIO
