@@ -37,12 +37,9 @@ def with_us() -> bool:
 
 
 @pytest.fixture(scope="session")
-def results() -> Iterator[Results]:
-    """The run's rows; written down when scenarios were measured."""
-    rows = Results(os.environ.get("KTLS_TEST_ENGINE", "relay"))
-    yield rows
-    if MEASURE:
-        rows.write()
+def results() -> Results:
+    """The run's rows; written down after each scenario when they are measured."""
+    return Results(os.environ.get("KTLS_TEST_ENGINE", "relay"))
 
 
 @pytest.fixture
@@ -56,6 +53,8 @@ def scene(
             yield stage
             stage.stop()
             stage.check()
+            if MEASURE:
+                results.write()
         finally:
             stage.stop()
             stage.close()
