@@ -23,12 +23,13 @@ def ask(port: int) -> str:
         return client.recv(20).decode()
 
 
-def answer(listener: socket.socket, word: bytes) -> None:
+def answer(listener: socket.socket, word: bytes) -> bool:
     """Serve one client."""
     server, _ = listener.accept()
     with server:
         assert server.recv(1) == b"?"
         server.sendall(word)
+    return True
 
 
 @row("accept() of four threads on one listener, eight clients", "each client is served, once")

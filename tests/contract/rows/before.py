@@ -188,7 +188,7 @@ def fork(world: World) -> list:
 @row("exec of a program with the connection as its standard streams", "it reads and writes there")
 def execute(world: World) -> list:
     server, peer = world.server_with_peer(handshake=False)
-    with subprocess.Popen(["cat"], stdin=server, stdout=server) as program:
+    with subprocess.Popen(["cat"], stdin=server.fileno(), stdout=server.fileno()) as program:
         server.close()
         go(peer)
         peer.send(b"cat")
