@@ -7,6 +7,7 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 
+SILENCE = 60.0  # seconds without a byte until a transfer is given up
 BLOCK = bytes(range(251)) * 261  # the same stream as programs/transfer.py
 
 
@@ -146,7 +147,10 @@ class TlsPeer:
                 if not events:
                     break
                 selector.modify(self.sock, events)
-                for _, mask in selector.select():
+                ready = selector.select(SILENCE)
+                if not ready:
+                    raise TimeoutError(f"nothing to read or write for {SILENCE:.0f} s, {received} bytes received")
+                for _, mask in ready:
                     if mask & selectors.EVENT_WRITE:
                         wire = wire[self.sock.send(wire) :]
                     if mask & selectors.EVENT_READ and not ended:
