@@ -10,10 +10,10 @@ extern void __chk_fail(void) __attribute__((noreturn));
 static int socket_of(int fd) { return slot_state(gate_poll(fd)) == KERNEL ? fd : hidden(fd); }
 
 /* AF_UNIX has one end of file for all that can happen to a relayed stream; the agent notes on R which it is. */
-static ssize_t relay_read(const struct reading *reading, slot_t slot)
+static ssize_t relay_read(const struct reading *reading)
 {
     ssize_t got = read_real(reading);
-    if (got != 0 || wanted(reading) == 0 || (slot & (SHUT_READ | SEEN_EOF)))
+    if (got != 0 || wanted(reading) == 0 || (slot_of(reading->fd) & (SHUT_READ | SEEN_EOF)))
         return got;
     int error = gate_relay_end(hidden(reading->fd));
     if (error) {
@@ -81,7 +81,7 @@ static ssize_t tls_read(const struct reading *reading)
     if (slot_state(slot) == FAILED)
         return 0;
     if (slot_state(slot) == RELAY)
-        return relay_read(reading, slot);
+        return relay_read(reading);
     if (slot_state(slot) != KERNEL)
         return read_real(reading);
     if (slot & SEEN_EOF)
