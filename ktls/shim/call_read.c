@@ -188,6 +188,22 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags,
     return done > 0 || count == 0 ? (int)done : -1;
 }
 
+/* SPLICE_F_NONBLOCK is about the pipe: TCP waits for data all the same, AF_UNIX and kTLS do not. True: data may be there. */
+static bool splice_waits(int from, unsigned flags)
+{
+    struct pollfd pollfd = {.fd = from, .events = POLLIN};
+    if (errno != EAGAIN || !(flags & SPLICE_F_NONBLOCK) || (real(fcntl)(from, F_GETFL) & O_NONBLOCK))
+        return false;
+    if (real(poll)(&pollfd, 1, 0) != 0) { /* readable: it was the pipe that is full */
+        errno = EAGAIN;
+        return false;
+    }
+    int ready = real(poll)(&pollfd, 1, gate_timeout(from, SO_RCVTIMEO));
+    if (ready == 0)
+        errno = EAGAIN;
+    return ready > 0;
+}
+
 static ssize_t splice_from(int from, loff_t *from_offset, int to, loff_t *to_offset, size_t length, unsigned flags)
 {
     for (;;) {
@@ -202,6 +218,8 @@ static ssize_t splice_from(int from, loff_t *from_offset, int to, loff_t *to_off
         if (slot_state(slot) == FAILED || (slot_state(slot) == KERNEL && (slot & SEEN_EOF)))
             return 0;
         ssize_t moved = real(splice)(from, from_offset, to, to_offset, length, flags);
+        if (moved < 0 && splice_waits(from, flags))
+            continue;
         if (moved > 0 || length == 0 || slot_state(slot) != KERNEL)
             return moved;
         if (moved == 0)

@@ -29,11 +29,32 @@ static int put_int(void *value, socklen_t *length, int number)
     return 0;
 }
 
+/* TCP_ZEROCOPY_RECEIVE would take ciphertext out of R: all there is must be read, we say, as TCP says of small data. */
+static int nothing_to_map(int fd, void *value, const socklen_t *length)
+{
+    struct {
+        uint64_t address;
+        uint32_t length, to_read;
+    } asked;
+    int unread = 0;
+    if (!value || !length || *length < sizeof asked)
+        return fail(EINVAL);
+    if (ioctl(fd, FIONREAD, &unread) != 0)
+        return -1;
+    memcpy(&asked, value, sizeof asked);
+    asked.length = 0;
+    asked.to_read = (uint32_t)unread;
+    memcpy(value, &asked, sizeof asked);
+    return 0;
+}
+
 EXPORT int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict length)
 {
     slot_t slot = slot_of(fd);
     if (likely(!is_tls(slot)))
         return real(getsockopt)(fd, level, name, value, length);
+    if (level == IPPROTO_TCP && name == TCP_ZEROCOPY_RECEIVE)
+        return nothing_to_map(fd, value, length);
     slot = gate_poll(fd);
     if (level == SOL_SOCKET && name == SO_ERROR && value && length && slot_state(slot) != KERNEL) {
         if (slot_state(slot) == FAILED)

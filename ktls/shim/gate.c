@@ -462,11 +462,11 @@ static bool restarts(void)
     return true;
 }
 
-static int timeout_ms(int fd, int option)
+int gate_timeout(int fd, int option)
 {
     struct timeval value = {0};
     socklen_t length = sizeof value;
-    if (option == 0 || real(getsockopt)(hidden(fd), SOL_SOCKET, option, &value, &length) != 0)
+    if (option == 0 || real(getsockopt)(fd, SOL_SOCKET, option, &value, &length) != 0)
         return -1;
     if (value.tv_sec == 0 && value.tv_usec == 0)
         return -1;
@@ -483,7 +483,7 @@ slot_t gate_wait(int fd, bool force, int timeout_option)
             break;
         }
         if (limit == -2)
-            limit = timeout_ms(fd, timeout_option);
+            limit = gate_timeout(hidden(fd), timeout_option);
         struct pollfd pollfd = {.fd = fd, .events = POLLIN | POLLOUT};
         int ready = real(poll)(&pollfd, 1, limit);
         if (ready == 0) {

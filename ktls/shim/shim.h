@@ -130,6 +130,9 @@ int gate_failure(int fd);
 /* A descriptor whose connect() failed is its unconnected socket again. */
 void gate_lower(int fd);
 
+/* A socket's SO_RCVTIMEO or SO_SNDTIMEO in milliseconds; -1: for ever. */
+int gate_timeout(int fd, int option);
+
 /* What the leash or gate end `a` says (docs/protocol.md, "The gate", step 1). */
 struct outcome {
     char kind;    /* 'K', 'R', 'C', 'F'; 0: not open yet; '?': not a gate end at all */

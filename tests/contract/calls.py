@@ -41,7 +41,18 @@ class Mmsghdr(ctypes.Structure):
     _fields_ = (("header", Msghdr), ("length", ctypes.c_uint))
 
 
-INT = ("accept", "recvmmsg", "sendmmsg", "poll", "__poll_chk", "close", "shutdown", "dprintf", "__dprintf_chk")
+INT = (
+    "getsockopt",
+    "accept",
+    "recvmmsg",
+    "sendmmsg",
+    "poll",
+    "__poll_chk",
+    "close",
+    "shutdown",
+    "dprintf",
+    "__dprintf_chk",
+)
 """Functions that return an int; others a ssize_t."""
 
 

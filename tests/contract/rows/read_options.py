@@ -157,3 +157,14 @@ def records_of_other_types(world: World) -> list:
         header = Msghdr(None, 0, vector, 2, ctypes.addressof(parts[0]), 10, 0)
         seen += [call("recvmsg", server.fileno(), ctypes.byref(header), 0), header.flags, header.control_length]
     return [list(map(repr, part)) if isinstance(part, tuple) else part for part in shown(seen)]
+
+
+@row("TCP_ZEROCOPY_RECEIVE of less than a page", "nothing is mapped, all is to be read; the data is there for recv()")
+def zero_copy_receive(world: World) -> list:
+    client, server = world.ready_pair()
+    client.sendall(b"hello")
+    arrived(world, server, 5)
+    argument, length = ctypes.create_string_buffer(struct.pack("QII", 4096, 4096, 0) + bytes(48), 64), ctypes.c_uint(64)
+    asked = (server.fileno(), socket.IPPROTO_TCP, 35, argument, ctypes.byref(length))
+    seen: list = [call("getsockopt", *asked), *struct.unpack_from("II", argument, 8)]
+    return [*seen, server.recv(10).decode()]

@@ -175,11 +175,11 @@ def full_by_every_call(world: World) -> list:
 def fill(sock: socket.socket) -> int:
     """Write until nothing more goes, for good; how much it took."""
     taken, quiet = 0, 0
-    while quiet < 5:
+    while quiet < 10:
         sent = outcome(sock.send, bytes(100000), NOW)
         assert isinstance(sent, int) or sent == errno.errorcode[errno.EAGAIN]
         taken, quiet = (taken + sent, 0) if isinstance(sent, int) else (taken, quiet + 1)
-        time.sleep(0.02 if quiet else 0)
+        time.sleep(0.03 if quiet else 0)
     return taken
 
 
