@@ -26,16 +26,26 @@ def aborts(sock: socket) -> bool:
     return _linger(sock) == (1, 0)
 
 
+def abort_at_close(sock: socket) -> None:
+    """Make close() a RST."""
+    sock.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER.pack(1, 0))
+
+
+def unacknowledged(sock: socket) -> int:
+    """Count the bytes that the peer's kernel does not have yet."""
+    return int.from_bytes(ioctl(sock, TIOCOUTQ, bytes(4)), byteorder)
+
+
 def reset_when_out(
     sock: socket, call_later: Callable[[float, Callable[[], None]], object], reset: Callable[[], None]
 ) -> None:
     """Make close() a RST and call `reset`, as soon as the peer's kernel has all that was sent."""
     if sock.fileno() < 0:
         return
-    if int.from_bytes(ioctl(sock, TIOCOUTQ, bytes(4)), byteorder):
+    if unacknowledged(sock):
         call_later(RESET_PAUSE, lambda: reset_when_out(sock, call_later, reset))
         return
-    sock.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER.pack(1, 0))
+    abort_at_close(sock)
     reset()
 
 

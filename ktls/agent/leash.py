@@ -19,7 +19,7 @@ from ktls import kernel
 from ktls.agent.messages import LEASH_MESSAGE, UpdateRequest, parse_update
 from ktls.agent.wire import Wire
 from ktls.alerts import Alert, AlertDescription, AlertLevel
-from ktls.closing import aborts, shut
+from ktls.closing import RESET_PAUSE, abort_at_close, aborts, shut, unacknowledged
 from ktls.errors import KtlsError
 from ktls.poller import END, IN, Poller
 from ktls.pump import LINGER
@@ -138,6 +138,11 @@ class Leash:
         try:
             async with asyncio.timeout(LINGER):
                 kernel.drain_control_records(sock)
+                if _has_unread(sock):  # as TCP: a RST tells the peer; but it gets what was written first
+                    while unacknowledged(sock):
+                        await asyncio.sleep(RESET_PAUSE)
+                    abort_at_close(sock)
+                    return
                 await self._insist(lambda: kernel.send_alert(sock, CLOSE_NOTIFY))
                 shut(sock, SHUT_WR)
                 await self._read_away()
@@ -163,3 +168,11 @@ def tcp_bytes(sock: socket) -> tuple[int, int]:
     except (OSError, struct.error):
         return 0, 0
     return received, acked
+
+
+def _has_unread(sock: socket) -> bool:
+    """Tell whether the program left data; records of other types are none."""
+    try:
+        return bool(sock.recv(1, MSG_PEEK | MSG_DONTWAIT))
+    except OSError:
+        return False

@@ -72,7 +72,12 @@ EXPORT int getsockopt(int fd, int level, int name, void *restrict value, socklen
     if (level == IPPROTO_TCP && name == TCP_NODELAY && value && length && slot_state(slot) == GATED &&
         (slot & NODELAY_KNOWN)) /* the agent has it on meanwhile */
         return put_int(value, length, (slot & NODELAY_ON) != 0);
-    return real(getsockopt)(socket_of(fd, slot), level, name, value, length);
+    int result = real(getsockopt)(socket_of(fd, slot), level, name, value, length), error = 0;
+    if (level == SOL_SOCKET && name == SO_ERROR && result == 0 && *length >= sizeof error)
+        memcpy(&error, value, sizeof error);
+    if (error && slot_state(slot) == KERNEL) /* gone from the socket: kTLS would now take writes and send nothing */
+        slot_flag(fd, SHUT_WRITE);
+    return result;
 }
 
 /* Options that shape the program's own calls must hold where those calls happen: on A as well. */

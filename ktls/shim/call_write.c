@@ -37,7 +37,9 @@ static bool may_write(int fd, int flags, slot_t *slot)
             return false;
         }
     }
-    int error = slot_state(*slot) == FAILED ? gate_failure(fd) : slot_state(*slot) == KERNEL ? slot_errno(*slot) : 0;
+    int error = slot_state(*slot) == FAILED ? gate_failure(fd) : 0;
+    if (slot_state(*slot) == KERNEL && !(*slot & SHUT_WRITE) && (error = slot_errno(*slot)) == ECONNRESET)
+        slot_flag(fd, SHUT_WRITE); /* told once; then it is EPIPE */
     if (error) {
         errno = error;
         return false;
@@ -56,12 +58,32 @@ static bool may_write(int fd, int flags, slot_t *slot)
     return !(slot_state(*slot) == KERNEL && (*slot & REKEYING)) || record_rekeyed(fd);
 }
 
-/* After it has told of a reset once, TCP says EPIPE; kTLS would say it again and again, or that all is well. */
-static ssize_t sent_by(int fd, slot_t slot, ssize_t sent)
+/* What becomes of a write on kTLS after a reset. It tells of it again and again and never clears the error; or, once the
+ * error has been taken, it takes data for ever and sends nothing; and a write that waited for room takes it in silence. */
+static ssize_t sent_by(int fd, slot_t slot, ssize_t sent, size_t length)
 {
-    if (unlikely(sent < 0) && slot_state(slot) == KERNEL && (errno == ECONNRESET || errno == EPIPE))
+    int error = errno;
+    if (likely(slot_state(slot) != KERNEL || (sent >= 0 && (size_t)sent >= length)) || sandboxed())
+        return sent;
+    struct pollfd pollfd = {.fd = fd};
+    if (sent < 0 && (error == ECONNRESET || error == EPIPE)) {
+        int taken;
+        socklen_t size = sizeof taken;
+        real(getsockopt)(fd, SOL_SOCKET, SO_ERROR, &taken, &size);
         slot_flag(fd, SHUT_WRITE);
+    } else if (sent > 0 && real(poll)(&pollfd, 1, 0) == 1 && (pollfd.revents & POLLHUP) && !slot_errno(slot)) {
+        slot_set(fd, with_errno(slot_of(fd), ECONNRESET));
+    }
+    errno = error;
     return sent;
+}
+
+static size_t total_of(const struct iovec *iov, size_t count)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < count && count <= IOV_MAX && iov; i++)
+        total += iov[i].iov_len;
+    return total;
 }
 
 static int flags_for(slot_t slot, int flags)
@@ -91,22 +113,13 @@ static ssize_t relay_write(int fd, const struct iovec *iov, int count, int flags
     return relay_send(fd, &header, flags);
 }
 
-/* What the kernel refuses, or answers with 0, before it asks the socket. */
-static bool is_odd(const struct iovec *iov, int count)
-{
-    size_t total = 0;
-    for (int i = 0; i < count && count <= IOV_MAX && iov; i++)
-        total += iov[i].iov_len;
-    return total == 0;
-}
-
 EXPORT ssize_t write(int fd, const void *buffer, size_t length)
 {
     slot_t slot = PLAIN;
     if (unlikely(is_tls(slot_of(fd))) && !may_write(fd, 0, &slot))
         return -1;
     if (slot_state(slot) != RELAY || sandboxed())
-        return sent_by(fd, slot, real(write)(fd, buffer, length));
+        return sent_by(fd, slot, real(write)(fd, buffer, length), length);
     struct iovec iov = {.iov_len = length};
     memcpy(&iov.iov_base, &buffer, sizeof buffer);
     return relay_write(fd, &iov, 1, 0);
@@ -115,21 +128,23 @@ EXPORT ssize_t write(int fd, const void *buffer, size_t length)
 EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
 {
     slot_t slot = PLAIN;
-    if (unlikely(is_tls(slot_of(fd))) && !is_odd(iov, count) && !may_write(fd, 0, &slot))
+    size_t total = is_tls(slot_of(fd)) && count > 0 ? total_of(iov, (size_t)count) : 0;
+    if (total > 0 && !may_write(fd, 0, &slot))
         return -1;
     return slot_state(slot) == RELAY && !sandboxed() ? relay_write(fd, iov, count, 0)
-                                                     : sent_by(fd, slot, real(writev)(fd, iov, count));
+                                                     : sent_by(fd, slot, real(writev)(fd, iov, count), total);
 }
 
 EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
     slot_t slot = PLAIN;
     int how = flags & RWF_NOWAIT ? MSG_DONTWAIT : 0;
-    if (unlikely(is_tls(slot_of(fd))) && offset == -1 && !is_odd(iov, count) && !may_write(fd, how, &slot))
+    size_t total = is_tls(slot_of(fd)) && offset == -1 && count > 0 ? total_of(iov, (size_t)count) : 0;
+    if (total > 0 && !may_write(fd, how, &slot))
         return -1;
     if (slot_state(slot) == RELAY)
         return relay_write(fd, iov, count, how);
-    return sent_by(fd, slot, real(pwritev2)(fd, iov, count, offset, flags));
+    return sent_by(fd, slot, real(pwritev2)(fd, iov, count, offset, flags), total);
 }
 
 EXPORT ssize_t send(int fd, const void *buffer, size_t length, int flags)
@@ -140,7 +155,7 @@ EXPORT ssize_t send(int fd, const void *buffer, size_t length, int flags)
     if (!may_write(fd, flags, &slot))
         return -1;
     if (slot_state(slot) != RELAY)
-        return sent_by(fd, slot, real(send)(fd, buffer, length, flags_for(slot, flags)));
+        return sent_by(fd, slot, real(send)(fd, buffer, length, flags_for(slot, flags)), length);
     struct iovec iov = {.iov_len = length};
     memcpy(&iov.iov_base, &buffer, sizeof buffer);
     return relay_write(fd, &iov, 1, flags_for(slot, flags));
@@ -206,8 +221,9 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
         bare.msg_controllen = 0;
     }
     flags = flags_for(slot, flags);
-    return slot_state(slot) == RELAY ? relay_send(fd, &bare, flags)
-                                     : sent_by(fd, slot, real(sendmsg)(fd, &bare, flags));
+    return slot_state(slot) == RELAY
+               ? relay_send(fd, &bare, flags)
+               : sent_by(fd, slot, real(sendmsg)(fd, &bare, flags), total_of(bare.msg_iov, bare.msg_iovlen));
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
@@ -229,7 +245,7 @@ EXPORT ssize_t sendfile(int to, int from, off_t *offset, size_t length)
     slot_t slot = PLAIN;
     if (unlikely(is_tls(slot_of(to))) && !may_write(to, 0, &slot))
         return -1;
-    return sent_by(to, slot, real(sendfile)(to, from, offset, length));
+    return sent_by(to, slot, real(sendfile)(to, from, offset, length), 0);
 }
 
 EXPORT ssize_t sendfile64(int to, int from, off64_t *offset, size_t length)
@@ -237,7 +253,7 @@ EXPORT ssize_t sendfile64(int to, int from, off64_t *offset, size_t length)
     slot_t slot = PLAIN;
     if (unlikely(is_tls(slot_of(to))) && !may_write(to, 0, &slot))
         return -1;
-    return sent_by(to, slot, real(sendfile64)(to, from, offset, length));
+    return sent_by(to, slot, real(sendfile64)(to, from, offset, length), 0);
 }
 
 EXPORT ssize_t __write(int fd, const void *buffer, size_t length);

@@ -152,15 +152,18 @@ def close_with_unsent(world: World) -> list:
 @row(
     "close() with data unread, after a write",
     "the peer sees a reset, and maybe not what was written",
-    kernel="the same",
+    kernel="the peer sees what was written, then a reset",
     relay="the peer sees what was written, then a reset",
 )
 def close_with_unread(world: World) -> list:
     server, peer = world.server_with_peer()
     peer.send(b"never read")
     world.until(lambda: unread(server) == 10, "the data")
+    server.sendall(b"answer")
     server.close()
-    return [peer.read_to_end()]
+    if world.covered:  # on TCP nothing is promised
+        assert peer.receive(6) == b"answer"
+    return [peer.read_to_end()[1]]
 
 
 @row("close() with data unread, both ends covered", "the peer sees a reset")
@@ -175,6 +178,8 @@ def close_with_unread_between_us(world: World) -> list:
 @row("the peer closes; writes until they fail", "some succeed, then ECONNRESET or EPIPE; EPIPE for ever")
 def writes_to_nobody(world: World) -> list:
     server, peer = world.server_with_peer()
+    server.send(b"!")
+    peer.receive(1)  # and a TLS server's tickets with it: unread, they would be a reset
     peer.end()
     peer.sock.close()
     seen: list = [outcome(server.recv, 1).decode(), outcome(server.send, b"x", QUIET)]
