@@ -40,6 +40,7 @@ setup-lab: setup
 
 setup-programs: setup
 	@tools/packages programs
+	@tests/programs/sources/rust/build.sh build/rust
 
 # --- see it ----------------------------------------------------------------------------------------------------------
 
