@@ -148,6 +148,7 @@ def iperf3(scene: Scene, port: int, *ports: int, reverse: bool, count: int) -> f
 
 def serve_iperf3(scene: Scene) -> int:
     scene.row("iperf3", debian_version("iperf3"))
+    scene.expect("peer-closed")  # it leaves with data unread, which is a RST
     port = scene.port()
     scene.serve(["iperf3", "-s", "-B", "127.0.0.1", "-p", str(port)], port)
     return port

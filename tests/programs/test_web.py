@@ -141,7 +141,7 @@ def test_a_web_server_serves_and_is_sent_files(scene: Scene, start: Callable[[Sc
 def test_wrk_has_no_errors(scene: Scene, start: Callable[[Scene], int]):
     port = start(scene)
     # wrk leaves while its last requests are on their way.
-    scene.expect("cut-off", "peer-closed", "program-gone")
+    scene.expect("truncated", "peer-closed", "program-gone")
     small = wrk(scene, port, "/small")
     scene.rate("requests/s, 1 kB", small)
     if start is nginx:
@@ -180,7 +180,7 @@ def test_nginx_is_a_proxy_for_nginx(scene: Scene):
     server = f"location / {{{{ proxy_pass http://127.0.0.1:{behind}; }}}}"
     port = serve_nginx(scene, server, outbound=[behind])
     assert curl(scene, port, "/file", foreign=False) == DATA
-    scene.expect("cut-off", "peer-closed", "program-gone")
+    scene.expect("truncated", "peer-closed", "program-gone")
     scene.rate("requests/s, 1 kB", wrk(scene, port, "/small"))
 
 
