@@ -74,7 +74,8 @@ def note(seen: Seen, facts: Facts) -> None:
 
 def _rule(number: int, group: Group, seen: Seen) -> str:
     direction, program, port = group
-    lines = ["", f"# Seen {seen.count} times{_among('as', seen.users)}{_among('by the name', seen.names)}."]
+    times = "once" if seen.count == 1 else f"{seen.count} times"
+    lines = ["", f"# Seen {times}{_among('as', seen.users)}{_among('by the name', seen.names)}."]
     lines += ["[[rule]]", f"name = {quote(_name(number, group))}", f'direction = "{direction}"']
     if port:
         lines.append(f'{"remote" if direction == "outbound" else "local"}_port = ["{port}"]')

@@ -6,12 +6,14 @@ else's turn is longer than TURN messages.
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import resource
 import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from errno import ECONNREFUSED
 from pathlib import Path
 
 from ktls.agent.asked import Asked
@@ -56,11 +58,29 @@ class _Channel:
 
 
 def listen(path: Path) -> socket.socket:
-    """Make the agent's socket, mode 0600.
+    """Make the agent's socket, mode 0600, in the place of one that a killed agent has left.
 
     Raises:
         OSError: the path is taken or cannot be made.
     """
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # of two that find a dead agent's socket, one comes second
+        if _is_abandoned(path):
+            path.unlink()
+        return _bind(path)
+    finally:
+        os.close(folder)
+
+
+def _is_abandoned(path: Path) -> bool:
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as sock:
+        return sock.connect_ex(str(path)) == ECONNREFUSED
+
+
+def _bind(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     before = os.umask(0o177)
     try:

@@ -286,3 +286,14 @@ held_by(
     "threads that open and close connections at once",
     "each has its own, whatever numbers come again",
 )
+held_by(
+    "tests/e2e/test_limits.py::test_a_connection_passed_to_a_process_without_the_shim_stays_encrypted",
+    "SCM_RIGHTS to a process that is not covered",
+    "it reads and writes; the end when it is done",
+    kernel="the same until the peer sends a control record (close_notify), which it reads as EIO",
+)
+held_by(
+    "tests/e2e/test_limits.py::test_a_connection_from_a_process_without_the_shim_stays_as_it_was",
+    "SCM_RIGHTS of a clear connection from a process that is not covered",
+    "it goes on, in clear",
+)

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.contract.row import row
+from tests.contract.row import held_by, row
 from tests.contract.rows.processes_exec import ended
 from tests.contract.world import HOST, World, child, outcome
 
@@ -195,3 +195,42 @@ def exec_at_the_limit(world: World) -> list:
     seen = [peer.receive(4).decode()]
     peer.end()
     return [*seen, peer.read_to_end(), ended(pid)]
+
+
+for test, does, gives in (
+    ("test_limits.py::test_a_limit_set_before_is_the_programs_limit", "RLIMIT_NOFILE set before the start", "holds"),
+    (
+        "test_limits.py::test_an_agent_that_can_serve_no_more_refuses_and_serves_again_later",
+        "connect() when the agent is at its own limit",
+        "EMFILE; works again later",
+    ),
+    (
+        "test_agent_restart.py::test_new_connections_fail_closed_until_the_agent_is_back_and_then_work",
+        "connect(), accept() while the agent is gone; when it is back",
+        "ECONNREFUSED, ECONNABORTED, nothing in clear; they work",
+    ),
+    (
+        "test_agent_restart.py::test_a_handshake_ends_with_the_agent",
+        "connect() whose agent is killed in the handshake",
+        "ECONNREFUSED",
+    ),
+    (
+        "test_agent_restart.py::test_a_stopped_agent_is_not_waited_for_for_ever",
+        "connect() while the agent is stopped (SIGSTOP)",
+        "waits; ECONNREFUSED after 15 s",
+    ),
+):
+    held_by(f"tests/e2e/{test}", does, gives)
+held_by(
+    "tests/e2e/test_agent_restart.py::test_keys_in_the_kernel_outlive_the_agent",
+    "read(), write() on an open connection whose agent was killed",
+    "nothing happens to it",
+    relay="read(): ECONNRESET, write(): EPIPE",
+)
+held_by(
+    "tests/e2e/test_agent_restart.py::test_without_its_agent_a_closed_connection_is_cut_and_not_ended",
+    "close() of a connection whose agent was killed",
+    "the end at the peer",
+    kernel="FIN without close_notify: the peer takes it for cut; shutdown(SHUT_WR) before it says close_notify",
+    relay="FIN without close_notify, or RST: the peer takes it for cut",
+)
