@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, SHUT_RDWR, SHUT_WR, TCP_INFO, socket
 
 from ktls import kernel
-from ktls.agent.messages import LEASH_MESSAGE, UpdateRequest, parse_update
+from ktls.agent.messages import LEASH_MESSAGE, PASSED_ON, UpdateRequest, parse_update
 from ktls.agent.wire import Wire
 from ktls.alerts import Alert, AlertDescription, AlertLevel
 from ktls.closing import RESET_PAUSE, abort_at_close, aborts, shut, unacknowledged
@@ -31,6 +31,9 @@ KEY_UPDATE = bytes((24, 0, 0, 1, 0))
 CLOSE_NOTIFY = Alert(AlertLevel.WARNING, AlertDescription.CLOSE_NOTIFY)
 HOLDER_WAIT = (0.1, 5.0)
 """Seconds between two looks for other holders of the socket: the first, and the most, doubling."""
+
+IN_FLIGHT_WAIT = 1.0
+"""Seconds in which a socket that was passed on may lie in a message, where no look at processes finds it."""
 
 Held = Callable[[int], Awaitable[bool]]
 """Tells whether another process has the socket with this inode."""
@@ -56,6 +59,7 @@ class Leash:
         self._wire, self._b, self._poller, self._held, self._in_thread = wire, b, poller, held, in_thread
         self._tx, self._rx = session.tx, session.rx
         self._woken = asyncio.Event()
+        self._passed_on = False
         self.rekeys = 0
 
     async def run(self) -> None:
@@ -90,7 +94,10 @@ class Leash:
             if len(data) < LEASH_MESSAGE:
                 await self._woken.wait()
                 continue
-            await self._rekey(parse_update(data))
+            if data == PASSED_ON:
+                self._passed_on = True
+            else:
+                await self._rekey(parse_update(data))
             self._b.recv(LEASH_MESSAGE, MSG_DONTWAIT)
 
     async def _rekey(self, request: UpdateRequest) -> None:
@@ -126,6 +133,8 @@ class Leash:
     async def _while_held(self) -> None:
         inode = os.fstat(self._wire.sock.fileno()).st_ino
         pause, longest = HOLDER_WAIT
+        if self._passed_on:
+            await asyncio.sleep(IN_FLIGHT_WAIT)
         while await self._held(inode):
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)

@@ -23,6 +23,8 @@ DESCRIPTORS = 2
 """R, then B, in one SCM_RIGHTS."""
 LEASH_MESSAGE = 4
 """Bytes of one message on the leash."""
+PASSED_ON = b"P\0\0\0"
+"""The other message on the leash: the program has sent the socket to another process (SCM_RIGHTS)."""
 OPEN_BYTE = b"!"
 """What makes A readable for outcomes K, C and F. It is never consumed."""
 

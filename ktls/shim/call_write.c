@@ -191,11 +191,12 @@ static bool sets_record_type(const struct msghdr *header)
     return message && message->cmsg_level == 282 /* SOL_TLS */;
 }
 
-/* A descriptor handed to another process must be the socket, not a gate that only this shim can open. */
+/* A descriptor handed to another process must be the socket, not a gate that only this shim can open. The leash stays
+ * here: the agent must know that the socket may be on its way when the leash ends. */
 static void settle(int fd)
 {
-    if (is_tls(slot_of(fd)))
-        gate_wait(fd, true, 0);
+    if (is_tls(slot_of(fd)) && slot_state(gate_wait(fd, true, 0)) == KERNEL)
+        real(send)(hidden(fd), "P\0\0", 4, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *header, int flags)

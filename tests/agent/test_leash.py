@@ -232,3 +232,19 @@ def test_tcp_counts_bytes_each_way() -> None:
     assert acked >= 1000  # and the SYN
     client.close()
     server.close()
+
+
+def test_a_socket_that_was_passed_on_is_looked_for_later(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IN_FLIGHT_WAIT", 0.2)
+    looks: list[float] = []
+
+    async def during(a: socket.socket, peer: socket.socket) -> None:
+        a.send(b"P\0\0\0")
+        a.close()
+        began = asyncio.get_running_loop().time()
+        await closed_by_peer(peer)
+        looks.append(asyncio.get_running_loop().time() - began)
+
+    asyncio.run(held(during))
+    assert looks[0] >= 0.2
+    assert kernel.calls == [("drain", None), ("alert", CLOSE_NOTIFY)]
