@@ -16,13 +16,26 @@ static bool reconnect(void)
     if (length == 0 || length >= sizeof address.sun_path)
         return false;
     memcpy(address.sun_path, path, length);
+    const struct timeval patience = {.tv_sec = AGENT_WAIT_MS / 1000};
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
+    real(setsockopt)(fd, SOL_SOCKET, SO_SNDTIMEO, &patience,
+                     sizeof patience); /* for connect(): its queue may be full */
     bool done =
         real(connect)(fd, (struct sockaddr *)&address, sizeof address) == 0 && place(fd, channel(), false) == channel();
     real(close)(fd);
     return done;
+}
+
+/* An agent that does not read (stopped, or out of its mind) holds nobody up for ever. errno EAGAIN: it has not read. */
+static bool wait_for_room(int64_t until)
+{
+    int64_t left = until - now_ms();
+    struct pollfd pollfd = {.fd = channel(), .events = POLLOUT};
+    bool room = left > 0 && (real(poll)(&pollfd, 1, (int)left) > 0 || errno == EINTR);
+    errno = EAGAIN;
+    return room;
 }
 
 static bool send_once(const void *message, size_t length, const int descriptors[2])
@@ -40,10 +53,10 @@ static bool send_once(const void *message, size_t length, const int descriptors[
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(2 * sizeof(int));
     memcpy(CMSG_DATA(rights), descriptors, 2 * sizeof(int));
-    for (;;) {
-        if (real(sendmsg)(channel(), &header, MSG_NOSIGNAL) == (ssize_t)length)
+    for (int64_t until = now_ms() + AGENT_WAIT_MS;;) {
+        if (real(sendmsg)(channel(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)length)
             return true;
-        if (errno != EINTR)
+        if (errno != EINTR && !(errno == EAGAIN && wait_for_room(until)))
             return false;
     }
 }
@@ -51,7 +64,8 @@ static bool send_once(const void *message, size_t length, const int descriptors[
 bool channel_send(const void *message, size_t length, const int descriptors[2])
 {
     limits_raise(); /* a new channel needs a descriptor; and descriptors under way count against the limit, unix(7) */
-    bool sent = send_once(message, length, descriptors) || (reconnect() && send_once(message, length, descriptors));
+    bool sent = send_once(message, length, descriptors) ||
+                (errno != EAGAIN && reconnect() && send_once(message, length, descriptors));
     limits_lower();
     return sent;
 }

@@ -23,7 +23,7 @@
 
 /* What the end of a relayed stream means: the agent's note on R, an option that does nothing on a standing connection. */
 enum { MARK_BROKEN = 126, MARK_CLEAN = 127 };
-enum { NAME_MAX_LENGTH = 253, FILLER_MAX = 64, VERDICT_WAIT_MS = 15000 };
+enum { NAME_MAX_LENGTH = 253, FILLER_MAX = 64 };
 enum { RELAY_BUFFER = 1 << 20 }; /* bytes; the kernel takes no more than net.core.wmem_max of it */
 enum { LARGEST_ERRNO = 4095 };   /* as in the kernel's MAX_ERRNO */
 
@@ -87,7 +87,7 @@ static int hear(int a, char *verdict)
     struct pollfd pollfd = {.fd = a, .events = POLLIN};
     int ready;
     do
-        ready = real(poll)(&pollfd, 1, VERDICT_WAIT_MS);
+        ready = real(poll)(&pollfd, 1, AGENT_WAIT_MS);
     while (ready < 0 && errno == EINTR);
     if (ready <= 0 || real(recv)(a, &wire, sizeof wire, MSG_DONTWAIT) != sizeof wire || wire.magic != 'V')
         return ECONNREFUSED;

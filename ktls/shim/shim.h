@@ -145,6 +145,7 @@ int gate_relay_lost(int fd); /* an errno for a relayed connection that is lost, 
 slot_t gate_marks(int a);    /* SEEN_EOF and a final errno, as any holder of the leash noted them */
 void gate_mark(int a, const char *kind, int error); /* notes "eof" or "err" for all holders */
 
+enum { AGENT_WAIT_MS = 15000 }; /* it answers at once; a bound keeps a stuck one from hanging the program */
 bool channel_send(const void *message, size_t length, const int descriptors[2]);
 
 /* Tells the agent of a program that is not covered, for its report; does not matter if it cannot be told. */

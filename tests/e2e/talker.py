@@ -9,11 +9,17 @@ from typing import Any
 from tests.e2e.harness import PATIENCE
 
 PROGRAM = """
-import errno, os, resource, socket, sys
+import concurrent.futures, errno, os, resource, socket, sys
 def connect(port):
     connection = socket.socket()
     connection.connect(("127.0.0.1", port))
     return connection
+def connect_result(port):
+    with socket.socket() as connection:
+        return errno.errorcode.get(connection.connect_ex(("127.0.0.1", port)))
+def at_once(count, work, *arguments):
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return [future.result() for future in [pool.submit(work, *arguments) for _ in range(count)]]
 for line in sys.stdin:
     try:
         print(repr(eval(line)), flush=True)
