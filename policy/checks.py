@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ktls.errors import PolicyError
 from policy.positions import Place, Positions
-from policy.problems import Problems, quote, refuse
+from policy.problems import PROBLEMS_MAX, Problems, quote, refuse
 
 LIST_MAX = 1024  # elements; a longer list of addresses wants prefixes
 TEXT_MAX = 4096  # characters; nothing in the language is longer than a path (include/uapi/linux/limits.h)
@@ -82,7 +82,8 @@ class Node:
         for key, value in given.items():
             child = self.child(key, value=value)
             if key not in checks:
-                child.problem(unknown(key, checks))
+                many = len(self.problems.found) > PROBLEMS_MAX  # nobody reads what was meant by each of a million
+                child.problem("unknown key" if many else unknown(key, checks))
                 continue
             try:
                 values[key] = checks[key](child)

@@ -14,7 +14,7 @@ from policy.problems import quote, refuse
 from policy.tls import check_tls_rule
 
 PRIORITY_MAX = 2_000_000_000
-RULES_MAX = 10_000
+RULES_MAX = 200_000
 
 
 def _direction(node: Node) -> Direction | None:

@@ -25,7 +25,7 @@ def _match(chance: random.Random) -> Match:
     keys: dict = {}
     kind = chance.random()
     if kind < 0.67:
-        keys["remote"] = tuple(_area(chance) for _ in range(chance.choice([1, 1, 1, 3])))
+        keys["remote"] = tuple({_area(chance) for _ in range(chance.choice([1, 1, 1, 3]))})
     elif kind < 0.84:
         keys["remote_name"] = (names.remote_name(chance.choice(["", "*."]) + f"host{chance.randrange(20000)}.example"),)
     if chance.random() < 0.2 or not keys:
