@@ -120,6 +120,25 @@ def taken_by_pidfd(world: World) -> list:
     return [word, peer.receive(5).decode(), rest, peer.read_to_end()]
 
 
+@row(
+    "the family and getpeername() of a connection that came by SCM_RIGHTS, pidfd_getfd() or posix_spawn's closefrom",
+    "AF_INET; the peer's address",
+    relay="AF_UNIX, no address, and a cut-off stream ends like a good one: the relay's end alone is passed",
+)
+def questions_to_a_passed_one(world: World) -> list:
+    server, peer = world.server_with_peer()
+    ours, theirs = socket.socketpair()
+    socket.send_fds(ours, [b"here"], [server.fileno()])
+    _, numbers, _, _ = socket.recv_fds(theirs, 10, 1)
+    server.close()
+    with socket.socket(fileno=numbers[0]) as connection:
+        seen = [connection.family.name, connection.getpeername() == peer.sock.getsockname()]
+    if world.engine == "relay":
+        assert seen == ["AF_UNIX", False]
+        seen = ["AF_INET", True]
+    return [*seen, peer.read_to_end()]
+
+
 held_by(
     "tests/e2e/test_limits.py::test_a_connection_passed_to_a_process_without_the_shim_stays_encrypted",
     "SCM_RIGHTS to a process that is not covered",
