@@ -7,11 +7,10 @@ import click
 
 from ktls.errors import PolicyError
 from policy.admin.output import json_option, show_json, show_table
+from policy.admin.source import load_source, policy_argument
 
 EXIT_FINDINGS = 1
 """Warnings under --strict, expectations that do not hold, rules that never match, verdicts that would change."""
-
-_FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
 def question_options(command: click.decorators.FC) -> click.decorators.FC:
@@ -76,14 +75,13 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 @click.command("list")
-@_FILE
+@policy_argument
 @json_option
-def list_command(file: Path, as_json: bool) -> None:
+def list_command(source: str, as_json: bool) -> None:
     """List the rules in the order in which they are tried."""
     from policy.admin.describe import rule_facts, rule_row  # noqa: PLC0415 - only for this command
-    from policy.load import load  # noqa: PLC0415 - as above
 
-    policy = load(file)
+    policy = load_source(source)
     if as_json:
         rules = [rule_facts(rule) for rule in policy.rules]
         show_json({"revision": policy.revision, "default": str(policy.default), "rules": rules})
@@ -93,19 +91,18 @@ def list_command(file: Path, as_json: bool) -> None:
 
 
 @click.command("show")
-@_FILE
+@policy_argument
 @click.argument("rule")
 @json_option
-def show_command(file: Path, rule: str, as_json: bool) -> None:
+def show_command(source: str, rule: str, as_json: bool) -> None:
     """Show one rule with everything that it comes to: its conditions, its action with the defaults, its keyring."""
     from policy.admin.describe import rule_facts, rule_lines  # noqa: PLC0415 - only for this command
     from policy.checks import similar  # noqa: PLC0415 - as above
-    from policy.load import load  # noqa: PLC0415 - as above
 
-    rules = {one.name: one for one in load(file).rules}
+    rules = {one.name: one for one in load_source(source).rules}
     if rule not in rules:
         near = similar(rule, rules)
-        raise PolicyError(f'{file} has no rule "{rule}"', hint=f'did you mean "{near}"?' if near else "")
+        raise PolicyError(f'{source} has no rule "{rule}"', hint=f'did you mean "{near}"?' if near else "")
     if as_json:
         show_json(rule_facts(rules[rule]))
     else:
@@ -113,11 +110,11 @@ def show_command(file: Path, rule: str, as_json: bool) -> None:
 
 
 @click.command("explain")
-@_FILE
+@policy_argument
 @question_options
 @click.option("--all", "show_all", is_flag=True, help="Every rule that was tried, not only the near misses.")
 @json_option
-def explain_command(file: Path, show_all: bool, as_json: bool, **said: str | None) -> None:
+def explain_command(source: str, show_all: bool, as_json: bool, **said: str | None) -> None:
     """Say which rule decides a connection, and why those before it do not.
 
     \b
@@ -125,10 +122,9 @@ def explain_command(file: Path, show_all: bool, as_json: bool, **said: str | Non
       ktls policy explain site.toml --direction inbound --local 10.0.0.1:443 --remote 192.0.2.7:40000
     """
     from policy.explain import explain  # noqa: PLC0415 - only for this command
-    from policy.load import load  # noqa: PLC0415 - as above
     from policy.questions import read_question  # noqa: PLC0415 - as above
 
-    explanation = explain(load(file), read_question(said))
+    explanation = explain(load_source(source), read_question(said))
     decision, earlier = explanation.decision, [one for one in explanation.compared if one.misses]
     if as_json:
         compared = [
@@ -151,10 +147,10 @@ def explain_command(file: Path, show_all: bool, as_json: bool, **said: str | Non
 
 
 @click.command("test")
-@_FILE
+@policy_argument
 @click.argument("expectations", required=False, type=click.Path(path_type=Path))
 @json_option
-def test_command(file: Path, expectations: Path | None, as_json: bool) -> None:
+def test_command(source: str, expectations: Path | None, as_json: bool) -> None:
     """Try a policy on connections whose verdicts are written beside it, in FILE with ".test.toml" for ".toml".
 
     \b
@@ -168,10 +164,9 @@ def test_command(file: Path, expectations: Path | None, as_json: bool) -> None:
     Exit status: 0 all hold, 1 some do not, 2 a file is wrong.
     """
     from policy.expectations import read_expectations, try_expectations  # noqa: PLC0415 - only for this command
-    from policy.load import load  # noqa: PLC0415 - as above
 
-    beside = expectations or file.with_suffix(".test.toml")
-    outcomes = try_expectations(load(file), read_expectations(beside))
+    beside = expectations or Path(source).with_suffix(".test.toml")
+    outcomes = try_expectations(load_source(source), read_expectations(beside))
     failed = [one for one in outcomes if not one.held]
     if as_json:
         show_json(
@@ -189,17 +184,16 @@ def test_command(file: Path, expectations: Path | None, as_json: bool) -> None:
 
 
 @click.command("shadow")
-@_FILE
+@policy_argument
 @json_option
-def shadow_command(file: Path, as_json: bool) -> None:
+def shadow_command(source: str, as_json: bool) -> None:
     """List the rules that can never match, since earlier ones are about all that they are about.
 
     Exit status: 0 none, 1 some, 2 the file is wrong.
     """
     from policy.lint import shadowed  # noqa: PLC0415 - only for this command
-    from policy.load import load  # noqa: PLC0415 - as above
 
-    found = [(rule, earlier) for rule, earlier in shadowed(load(file))]
+    found = [(rule, earlier) for rule, earlier in shadowed(load_source(source))]
     if as_json:
         show_json([{"rule": rule.name, "line": rule.line, "by": earlier.name} for rule, earlier in found])
     else:

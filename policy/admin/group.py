@@ -2,7 +2,7 @@
 
 import click
 
-from policy.admin import files, imported, recorded
+from policy.admin import edited, files, imported, recorded, stored
 
 HELP = """Write, check, explain and try policies.
 
@@ -21,5 +21,6 @@ def group() -> None:
     """Hold the commands; the text users see is HELP."""
 
 
-for command in (*files.COMMANDS, *recorded.COMMANDS, *imported.COMMANDS):
-    group.add_command(command)
+for module in (files, recorded, imported, stored, edited):
+    for command in module.COMMANDS:
+        group.add_command(command)

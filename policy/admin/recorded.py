@@ -11,6 +11,7 @@ import click
 from ktls.errors import PolicyError
 from policy.admin.files import EXIT_FINDINGS
 from policy.admin.output import json_option, show_json, show_table
+from policy.admin.source import load_source, policy_argument
 
 if TYPE_CHECKING:
     from policy.records import Records
@@ -32,10 +33,10 @@ def _read(records: tuple[Path, ...]) -> "Records":
 
 
 @click.command("replay")
-@click.argument("file", type=click.Path(path_type=Path))
+@policy_argument
 @_RECORDS
 @json_option
-def replay_command(file: Path, records: tuple[Path, ...], as_json: bool) -> None:
+def replay_command(source: str, records: tuple[Path, ...], as_json: bool) -> None:
     """Try a policy on recorded connections before it is activated, and say what would change.
 
     \b
@@ -46,10 +47,9 @@ def replay_command(file: Path, records: tuple[Path, ...], as_json: bool) -> None
 
     Exit status: 0 nothing would change, 1 something would, 2 a file is wrong.
     """
-    from policy.load import load  # noqa: PLC0415 - only for this command
-    from policy.records import describe, replay  # noqa: PLC0415 - as above
+    from policy.records import describe, replay  # noqa: PLC0415 - only for this command
 
-    policy, held = load(file), _read(records)
+    policy, held = load_source(source), _read(records)
     changes = Counter(
         (str(one.record.verdict), str(one.decision.verdict), one.decision.rule, describe(one.record.facts))
         for one in replay(policy, held.records)

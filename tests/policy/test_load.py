@@ -146,7 +146,7 @@ def test_a_file_has_a_bound(folder):
     path.write_bytes(b"version = 1\n" + b"#" * (FILE_MAX - 12))
     load(path)
     path.write_bytes(b"version = 1\n" + b"#" * (FILE_MAX - 11))
-    assert "more than 1048576 bytes" in refused(path)
+    assert f"more than {FILE_MAX} bytes" in refused(path)
 
 
 def test_a_relative_path_finds_its_keyrings(folder, monkeypatch):

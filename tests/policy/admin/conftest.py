@@ -52,3 +52,12 @@ def ktls_policy():
         return result.exit_code, json.loads(result.stdout) if "--json" in words else result.stdout, result.stderr
 
     return run
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ktls_policy) -> str:
+    """A database of its own, ready for use, named by the environment as an administrator would."""
+    path = str(tmp_path / "policy.db")
+    monkeypatch.setenv("KTLS_POLICY_DATABASE", path)
+    assert ktls_policy("init")[0] == 0
+    return path
