@@ -12,6 +12,7 @@ from policy.admin.stored import author_option, who
 
 if TYPE_CHECKING:
     from policy.store import Revision, Store
+    from policy.store.pieces import Kind
 
 message_option = click.option("--message", "-m", help="Why; what was done by default.")
 _KIND = click.argument("kind", type=click.Choice(["rule", "action", "keyring"]))
@@ -60,13 +61,13 @@ def add_command(
 @message_option
 @author_option
 @database_option
-def remove_command(kind: str, name: str, message: str | None, author: str | None, database: str | None) -> None:
+def remove_command(kind: "Kind", name: str, message: str | None, author: str | None, database: str | None) -> None:
     """Take out one rule, action or keyring, with the comments above it."""
     from policy.store import edits  # noqa: PLC0415 - heavy, and an extra
 
     with open_database(database) as store:
         head, document = _newest(store)
-        changed = edits.remove(document, kind, name)  # type: ignore[arg-type] - one of the words of _KIND
+        changed = edits.remove(document, kind, name)
         made = store.commit(changed, author=who(author), message=message or f"remove {kind} {name}", parent=head)
     _said(made)
 
