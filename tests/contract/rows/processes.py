@@ -230,6 +230,16 @@ def number_over_exec(world: World) -> list:
     return [*seen, other.returncode]
 
 
+@row("close() by the last holder while the handshake runs", "the end at the peer")
+def closed_in_the_handshake(world: World) -> list:
+    server, peer = world.server_with_peer(handshake=False)
+    with child(server.close):
+        server.close()
+    if peer.tls:
+        peer.tls.handshake()
+    return [peer.read_to_end()]
+
+
 for test, does, gives in (
     ("test_a_killed_program_ends_with_close_notify", "SIGKILL for the program", "the end at the peer"),
     ("test_exit_without_close_ends_with_close_notify", "exit() without close()", "the end at the peer"),
