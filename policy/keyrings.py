@@ -13,12 +13,13 @@ from policy.problems import quote
 SNI_MAX = 1024  # certificates of one keyring
 
 
-def read_keyrings(root: Node, base: Path) -> dict[str, Keyring]:
+def read_keyrings(root: Node, base: Path, *, files: bool = True) -> dict[str, Keyring]:
     """Read all keyrings.
 
     Args:
         root: the value of "keyring".
         base: the absolute directory that relative paths start from.
+        files: see whether those named can be read.
 
     Returns:
         By name. A keyring with problems is there too, so that rules that use it are not said to dangle.
@@ -26,7 +27,7 @@ def read_keyrings(root: Node, base: Path) -> dict[str, Keyring]:
     Raises:
         PolicyError: it is no table of tables.
     """
-    checks = _checks(base)
+    checks = _checks(base, files=files)
     keyrings: dict[str, Keyring] = {}
     for name, value in root.table().items():
         node = root.child(name, value=value).called(f"[keyring.{name}]" if name.isprintable() else "[keyring]")
@@ -41,12 +42,13 @@ def read_keyrings(root: Node, base: Path) -> dict[str, Keyring]:
     return keyrings
 
 
-def _checks(base: Path) -> Mapping[str, Check]:
+def _checks(base: Path, *, files: bool) -> Mapping[str, Check]:
     # A file that cannot be read is still named, so that nothing is said to be missing as well.
     def file(node: Node, *, directory: bool = False) -> Path:
         path = base / text(node)
         try:
-            readable(path, directory=directory)
+            if files:
+                readable(path, directory=directory)
         except PolicyError as error:
             node.problem(error.message)
         return path

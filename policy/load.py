@@ -29,23 +29,24 @@ def load(path: Path) -> Policy:
     return parse(read_file(path), path)
 
 
-def parse(data: bytes, path: Path) -> Policy:
+def parse(data: bytes, path: Path, *, files: bool = True) -> Policy:
     """Load a policy that has been read already.
 
     Args:
         data: the content of the file.
         path: for messages, and for the directory that paths inside start from.
+        files: see whether the keyrings' files can be read; False for a policy of other hosts.
 
     Raises:
         PolicyError: as `load`.
     """
     root = open_document(data, str(path))
-    policy = _compile(root, path.absolute().parent)
+    policy = _compile(root, path.absolute().parent, files=files)
     root.problems.raise_any()
     return policy
 
 
-def _compile(root: Node, base: Path) -> Policy:
+def _compile(root: Node, base: Path, *, files: bool) -> Policy:
     keyrings: dict[str, Keyring] = {}
     actions: dict[str, ReadAction] = {}
     rules: list[Rule] = []
@@ -54,7 +55,7 @@ def _compile(root: Node, base: Path) -> Policy:
         "version": integer(VERSION, VERSION),
         "default": choice(Verdict.CLEAR, Verdict.DENY),
         "mode": choice("enforce", "observe"),
-        "keyring": lambda node: keyrings.update(read_keyrings(node, base)),
+        "keyring": lambda node: keyrings.update(read_keyrings(node, base, files=files)),
         "action": lambda node: actions.update(read_actions(node, keyrings, base)),
         "rule": lambda node: rules.extend(read_rules(node, Names(actions, keyrings, base))),
     }

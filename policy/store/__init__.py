@@ -4,7 +4,7 @@ It needs what `pip install 'ktls[database]'` brings. docs/database.md tells how 
 """
 
 try:
-    from policy.store.store import Name, Store, default_author, open_store
+    from policy.store.store import Name, Store, open_store
 except ModuleNotFoundError as error:
     if error.name not in ("sqlalchemy", "alembic", "tomlkit"):
         raise
@@ -13,6 +13,7 @@ except ModuleNotFoundError as error:
     ) from error
 from policy.store.diff import Change, KeyChange
 from policy.store.errors import Conflict, Damaged, NoSuchRevision, SchemaError, StoreUnavailable, Unchanged
+from policy.store.given import default_author
 from policy.store.records import Activation, Revision
 
 __all__ = [

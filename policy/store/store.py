@@ -1,7 +1,6 @@
 """The policy database: revisions that never change, and which of them is in force."""
 
 import hashlib
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +9,6 @@ from typing import Self
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from ktls.errors import PolicyError, UsageError
 from policy.load import parse
 from policy.model import Policy
 from policy.problems import quote
@@ -18,14 +16,12 @@ from policy.store import pem, read
 from policy.store.connect import make_engine, read_url, reading, shown, writing
 from policy.store.diff import Change, compare
 from policy.store.errors import Conflict, NoSuchRevision, StoreUnavailable, Unchanged
+from policy.store.given import check_author, check_message, encode
 from policy.store.migrate import check, migrate, version
 from policy.store.pieces import split
 from policy.store.records import Activation, Revision
 from policy.store.write import write_activation, write_revision
 
-DOCUMENT_MAX = 64 << 20  # bytes; a hundred thousand rules need a third of it
-AUTHOR_MAX = 200  # characters
-MESSAGE_MAX = 10_000
 BASE = Path("/etc/ktls")
 """The directory that relative paths start from in a first revision that came from no file."""
 
@@ -118,15 +114,19 @@ class Store:
         with reading(self._engine) as connection:
             return read.document(connection, of)
 
-    def policy(self, name: Name) -> Policy:
+    def policy(self, name: Name, *, elsewhere: bool = False) -> Policy:
         """Return a revision compiled, ready to decide.
+
+        Args:
+            name: of the revision.
+            elsewhere: as for `commit`.
 
         Raises:
             NoSuchRevision: as `revision`.
             PolicyError: it is not right here and now, as when a file that it names is not there.
         """
         of = self.revision(name)
-        return parse(self.document(of).encode(), of.file)
+        return parse(self.document(of).encode(), of.file, files=not elsewhere)
 
     def diff(self, old: Name, new: Name) -> tuple[Change, ...]:
         """Return what a revision says differently from another, by rule, action and keyring.
@@ -151,7 +151,14 @@ class Store:
     # --- writing ---
 
     def commit(
-        self, document: str, *, author: str, message: str, parent: Name | None, file: Path | None = None
+        self,
+        document: str,
+        *,
+        author: str,
+        message: str,
+        parent: Name | None,
+        file: Path | None = None,
+        elsewhere: bool = False,
     ) -> Revision:
         """Store a policy as the newest revision. It is not in force before it is activated.
 
@@ -162,6 +169,7 @@ class Store:
             parent: the revision that it was made from, which must be the newest; None for the first.
             file: where it came from, for messages, and for the directory that relative paths in it start from; that of
                 the parent where none is given.
+            elsewhere: the keyrings' files are on other hosts, so do not look for them here.
 
         Raises:
             PolicyError: it is not right, or holds keys or certificates instead of their paths.
@@ -169,19 +177,19 @@ class Store:
             Unchanged: it says, letter by letter, what its parent says.
             UsageError: author or message are missing or too long.
         """
-        author, message = _author(author), _message(message)
+        author, message = check_author(author), check_message(message)
         named = None if parent is None else self.revision(parent)
         head = self.head()
         _refuse_conflict(head, named)
         if file is None:
             file = (BASE if head is None else head.base) / "policy.toml"
-        data = _encode(document, file)
+        data = encode(document, file)
         pem.refuse(document, file)
         content = hashlib.sha256(data).hexdigest()
         base = file.absolute().parent
         if head is not None and (head.content, head.base) == (content, base):
             raise Unchanged(f"nothing to commit: this is what revision {head} says")
-        policy = parse(data, file)
+        policy = parse(data, file, files=not elsewhere)
         pieces = split(document)
         new = Revision(
             number=1 if head is None else head.number + 1,
@@ -204,16 +212,21 @@ class Store:
             raise
         return new
 
-    def activate(self, name: Name, author: str) -> Activation:
+    def activate(self, name: Name, author: str, *, elsewhere: bool = False) -> Activation:
         """Put a revision in force. One that is in force already stays so, and nothing is written.
+
+        Args:
+            name: of the revision.
+            author: whoever does it, one line.
+            elsewhere: as for `commit`; each agent looks for the files of its host.
 
         Raises:
             NoSuchRevision: as `revision`.
             PolicyError: it is not right any more here and now; the one in force stays.
         """
-        author = _author(author)
+        author = check_author(author)
         of = self.revision(name)
-        self.policy(of)
+        self.policy(of, elsewhere=elsewhere)
         with writing(self._engine) as connection:
             last = read.active(connection)
             if last is not None and last.revision.number == of.number:
@@ -222,20 +235,24 @@ class Store:
             write_activation(connection, new)
         return new
 
-    def rollback(self, author: str) -> Activation:
+    def rollback(self, author: str, *, elsewhere: bool = False) -> Activation:
         """Put the revision in force that was so before; done again, the one before that.
+
+        Args:
+            author: whoever does it, one line.
+            elsewhere: as for `activate`.
 
         Raises:
             NoSuchRevision: there was none.
             PolicyError: it is not right any more here and now; the one in force stays.
         """
-        author = _author(author)
+        author = check_author(author)
         with reading(self._engine) as connection:
             last = read.active(connection)
             target = None if last is None else read.before(connection, last)
         if last is None or target is None:
             raise NoSuchRevision("no other revision was in force before", hint="activate one by its number")
-        self.policy(target.revision)
+        self.policy(target.revision, elsewhere=elsewhere)
         new = Activation(last.number + 1, target.revision, author, datetime.now(UTC), target.stands_for)
         with writing(self._engine) as connection:
             now = read.active(connection)
@@ -255,43 +272,3 @@ def _refuse_conflict(head: Revision | None, parent: Revision | None) -> None:
         f"revision {head}, by {quote(head.author)}: {quote(head.message)}" if head else "none: there is no revision"
     )
     raise Conflict(f"the newest is {newest}; this was made from {f'revision {parent}' if parent else 'none'}")
-
-
-def _author(author: str) -> str:
-    author = author.strip()
-    if not author or len(author) > AUTHOR_MAX or not author.isprintable():
-        raise UsageError(f"{quote(author)} is no author: 1 to {AUTHOR_MAX} characters on one line")
-    if pem.MARK in author:
-        raise UsageError("the author holds PEM, and keys never go into the database")
-    return author
-
-
-def _message(message: str) -> str:
-    message = message.strip()
-    if not message or len(message) > MESSAGE_MAX:
-        raise UsageError(f"the message has {len(message)} characters, and says why in 1 to {MESSAGE_MAX}")
-    if pem.MARK in message:
-        raise UsageError("the message holds PEM, and keys never go into the database")
-    if "\0" in message or not all(char.isprintable() or char in "\n\t" for char in message):
-        raise UsageError("the message has characters that cannot be printed")
-    return message
-
-
-def _encode(document: str, file: Path) -> bytes:
-    try:
-        data = document.encode()
-    except UnicodeEncodeError as error:
-        line = document.count("\n", 0, error.start) + 1
-        raise PolicyError(f"{file}:{line}: is not UTF-8") from error
-    if len(data) > DOCUMENT_MAX:
-        raise PolicyError(f"{file}: has {len(data)} bytes: at most {DOCUMENT_MAX} are permitted")
-    if data.startswith(b"\xef\xbb\xbf"):
-        raise PolicyError(f"{file}:1: starts with a byte order mark: save it as UTF-8 without one")
-    return data
-
-
-def default_author() -> str:
-    """Return whoever runs this, as user@host."""
-    import getpass  # noqa: PLC0415 - hardly ever needed
-
-    return f"{getpass.getuser()}@{os.uname().nodename}"

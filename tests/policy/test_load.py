@@ -41,6 +41,14 @@ def test_what_is_wrong_at_the_top(problems, head, problem):
     assert problems("", head=head) == [problem]
 
 
+def test_files_of_other_hosts_are_not_looked_for(tmp_path):
+    text = b'version = 1\n[keyring.web]\ncertificate = "web.pem"\nprivate_key = "web.key"\ntrust = ["none"]\n'
+    assert parse(text, tmp_path / "site.toml", files=False).rules == ()
+    with pytest.raises(PolicyError) as caught:
+        parse(text, tmp_path / "site.toml")
+    assert caught.value.message.count("cannot read") == 3
+
+
 def test_all_problems_are_told_at_once(problems, folder):
     text = """default = "maybe"
 [[rule]]
