@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 from ktls.errors import PolicyError, UsageError
+from policy.document import FILE_MAX
 from policy.problems import quote
 from policy.store import pem
 
-DOCUMENT_MAX = 64 << 20  # bytes; a hundred thousand rules need a third of it
 AUTHOR_MAX = 200  # characters
 MESSAGE_MAX = 10_000
 
@@ -59,8 +59,8 @@ def encode(document: str, file: Path) -> bytes:
     except UnicodeEncodeError as error:
         line = document.count("\n", 0, error.start) + 1
         raise PolicyError(f"{file}:{line}: is not UTF-8") from error
-    if len(data) > DOCUMENT_MAX:
-        raise PolicyError(f"{file}: has {len(data)} bytes: at most {DOCUMENT_MAX} are permitted")
+    if len(data) > FILE_MAX:
+        raise PolicyError(f"{file}: has {len(data)} bytes: at most {FILE_MAX} are permitted")
     if data.startswith(b"\xef\xbb\xbf"):
         raise PolicyError(f"{file}:1: starts with a byte order mark: save it as UTF-8 without one")
     return data

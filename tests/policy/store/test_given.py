@@ -32,7 +32,7 @@ def test_whoever_runs_this_is_the_author():
 
 
 def test_a_document_of_no_end_is_refused():
-    with pytest.raises(PolicyError, match="^site.toml: has 67108865 bytes: at most 67108864 are permitted"):
+    with pytest.raises(PolicyError, match=r"^site\.toml: has 67108865 bytes: at most 67108864 are permitted"):
         encode("x" * ((64 << 20) + 1), FILE)
 
 
