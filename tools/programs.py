@@ -19,11 +19,13 @@ once the covered client of a foreign TLS server. Afterwards the agents' logs mus
 protected by the engine in question and ended in order, and the agents' descriptors must be back where they were.
 
 This page is made by that suite: `make programs` runs it with larger loads, once without us and once with us at both
-ends, on the two engines, and writes what came out. It ran on {machine}.
+ends, on the two engines, and writes what came out. It ran on
+{machine}.
 
 **Throughput** is `without us -> with us`, on one machine whose processors do both ends and both agents, so it is what a
 change of ours moves and not what a network would show. The relay is a process in Python. User-mode Linux has one
 processor, slow system calls and plain C ciphers: its figures say that it works, and nothing about a real kernel.
+What has no figure `passes`, or, with a `-`, was not part of that engine's run.
 
 """
 
@@ -72,7 +74,7 @@ def render(results: dict[str, dict[str, Any]]) -> str:
             cells = [name, version, unit or DASH, *(cell(rows[engine], program, unit) for engine in ENGINES)]
             lines.append(f"| {' | '.join(cells)} |\n")
         notes = list(dict.fromkeys(note for row in both for note in row["found"]))
-        found += [f"- **{program}**: {note}.\n" for note in notes]
+        found += [f"- **{program}**: {note.rstrip('.')}.\n" for note in notes]
     machine = "; ".join(f"{results[engine]['machine']} ({engine})" for engine in ENGINES if engine in results)
     quiet = "Programs without a line here worked at once.\n"
     return HEAD.format(machine=machine) + TABLE + "".join(lines) + FOUND + "".join(found) + "\n" + quiet

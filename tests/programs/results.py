@@ -35,5 +35,6 @@ class Results:
 
     def write(self) -> None:
         BUILD.mkdir(exist_ok=True)
-        whole = {"machine": f"Linux {os.uname().release}, {os.cpu_count()} processors", "rows": self.rows}
+        machine = f"Linux {os.uname().release.partition('-')[0]} with {os.cpu_count()} CPU"
+        whole = {"machine": machine, "rows": self.rows}
         self.path().write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
