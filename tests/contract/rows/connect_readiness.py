@@ -17,6 +17,17 @@ def start(world: World, port: int | None = None) -> tuple[socket.socket, str]:
     return client, errno.errorcode[client.connect_ex((HOST, port or world.both))]
 
 
+TICKET = "the same; a TLS 1.3 session ticket may wake it once more for EPOLLOUT, which it may use"
+
+
+def later_events(world: World, epoll: select.epoll) -> list[int]:
+    """What comes within 0.2 s. A ticket makes the socket readable; of that edge EPOLLOUT is left."""
+    events = events_of(epoll, 0.2)
+    while world.engine == "kernel" and events == [select.EPOLLOUT]:
+        events = events_of(epoll, 0.2)
+    return events
+
+
 def events_of(poll: "select.poll | select.epoll", timeout: float) -> list[int]:
     return [event for _, event in poll.poll(timeout)]
 
@@ -60,6 +71,7 @@ def epoll_level(world: World) -> list:
 @row(
     "the same with epoll, edge-triggered: wait twice, then the peer writes",
     "EPOLLOUT once, then nothing; then EPOLLIN with EPOLLOUT",
+    kernel=TICKET,
 )
 def epoll_edge(world: World) -> list:
     with world.listen() as listener, select.epoll() as epoll:
@@ -67,9 +79,10 @@ def epoll_edge(world: World) -> list:
         epoll.register(client, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
         server, _ = listener.accept()
         first = events_of(epoll, 30)
-        second = events_of(epoll, 0.2)
+        second = later_events(world, epoll)
         server.sendall(b"x")
-        return [first, second, events_of(epoll, 30), client.recv(5).decode(), events_of(epoll, 0.2)]
+        third = world.until(lambda: [event for event in events_of(epoll, 1) if event & select.EPOLLIN], "EPOLLIN")
+        return [first, second, third, client.recv(5).decode(), later_events(world, epoll)]
 
 
 @row("the same with EPOLLONESHOT: wait twice, then EPOLL_CTL_MOD", "EPOLLOUT once, nothing, EPOLLOUT again")
@@ -88,6 +101,7 @@ def epoll_oneshot(world: World) -> list:
 @row(
     "a socket added to epoll before connect(), edge-triggered",
     "EPOLLOUT and EPOLLHUP before, EPOLLOUT alone when connected",
+    kernel=TICKET,
 )
 def epoll_before_connect(world: World) -> list:
     with world.listen() as listener, select.epoll() as epoll, socket.socket() as client:
@@ -96,7 +110,7 @@ def epoll_before_connect(world: World) -> list:
         before = events_of(epoll, 0)
         said = errno.errorcode[client.connect_ex((HOST, world.both))]
         server, _ = listener.accept()
-        seen = [before, said, events_of(epoll, 30), events_of(epoll, 0.2)]
+        seen = [before, said, events_of(epoll, 30), later_events(world, epoll)]
         server.close()
         return seen
 
