@@ -26,6 +26,7 @@ trust = ["{ca}"]
 [action.tls]
 keyring = "us"
 engine = "{engine}"
+handshake_timeout = 60
 [action.impatient]
 keyring = "us"
 engine = "{engine}"

@@ -148,11 +148,11 @@ def exclusive_connection(world: World) -> list:
 
 
 @row(
-    "a listener in epoll; one client of ten connects and says nothing (200 clients, 40 in a small kernel)",
+    "a listener in epoll; one client of ten connects and says nothing (1,000 clients, 40 in a small kernel)",
     "the others are all served, while those are still open",
 )
 def silent_clients(world: World) -> list:
-    total = 40 if world.engine == "kernel" else 200
+    total = 40 if world.engine == "kernel" else 1000
     silent, served, asked = total // ONE_OF_TEN, 0, [0]
     with world.listen(world.inbound, backlog=total) as listener, select.epoll() as epoll:
         listener.setblocking(False)
