@@ -67,7 +67,6 @@ static void check(char *const envp[], char *const given[])
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *given[MOST + 1];
-    struct environment made;
     size_t count = 0;
     kernel_begin(data, size);
     chosen = preloads[size > 0 && data[size - 1] & 1];
@@ -81,9 +80,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         free(rest);
     }
     given[count] = NULL;
-    char *const *used = environment_for(given, &made);
+    void *room = malloc(environment_room(given) + 1); /* not a byte more: what it asks for must do */
+    char *const *used = environment_for(given, room);
     must(used != NULL, "so few entries have room");
     check(used, given);
+    free(room);
     while (count > 0)
         free(given[--count]);
     return 0;

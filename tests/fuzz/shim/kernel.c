@@ -13,6 +13,7 @@
 
 struct real real_calls;
 atomic_bool shim_started = true;
+atomic_bool shim_sandboxed;
 
 static const uint8_t *input;
 static size_t left;
