@@ -217,6 +217,12 @@ static ssize_t splice_from(int from, loff_t *from_offset, int to, loff_t *to_off
         }
         if (slot_state(slot) == FAILED || (slot_state(slot) == KERNEL && (slot & SEEN_EOF)))
             return 0;
+        /* kTLS looks at SPLICE_F_NONBLOCK alone, which is about the pipe as well. */
+        if (slot_state(slot) == KERNEL && !(flags & SPLICE_F_NONBLOCK) && (real(fcntl)(from, F_GETFL) & O_NONBLOCK) &&
+            !record_ready(from)) {
+            errno = EAGAIN;
+            return -1;
+        }
         ssize_t moved = real(splice)(from, from_offset, to, to_offset, length, flags);
         if (moved < 0 && splice_waits(from, flags))
             continue;
@@ -238,7 +244,7 @@ EXPORT ssize_t splice(int from, loff_t *from_offset, int to, loff_t *to_offset, 
 {
     if (is_tls(slot_of(from)))
         return splice_from(from, from_offset, to, to_offset, length, flags);
-    if (is_tls(slot_of(to)) && slot_state(gate_wait(to, false, SO_SNDTIMEO)) == GATED)
+    if (is_tls(slot_of(to)) && !write_allowed(to))
         return -1;
     return real(splice)(from, from_offset, to, to_offset, length, flags);
 }

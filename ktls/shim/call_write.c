@@ -58,6 +58,12 @@ static bool may_write(int fd, int flags, slot_t *slot)
     return !(slot_state(*slot) == KERNEL && (*slot & REKEYING)) || record_rekeyed(fd);
 }
 
+bool write_allowed(int fd)
+{
+    slot_t slot;
+    return may_write(fd, 0, &slot);
+}
+
 /* What becomes of a write on kTLS after a reset. It tells of it again and again and never clears the error; or, once the
  * error has been taken, it takes data for ever and sends nothing; and a write that waited for room takes it in silence. */
 static ssize_t sent_by(int fd, slot_t slot, ssize_t sent, size_t length)

@@ -380,11 +380,13 @@ void record_close_notify(int fd)
     message->cmsg_len = CMSG_LEN(sizeof(unsigned char));
     *CMSG_DATA(message) = ALERT;
     int saved = errno;
+    /* At most 5 s: the peer does not read, and shutdown() must not hang for ever. There must be room first: where a thread
+     * waits in a write it holds a lock that sendmsg() would wait for, MSG_DONTWAIT or not; shutdown() is to wake it. */
     for (int tries = 0; tries < 100; tries++) {
-        if (real(sendmsg)(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || (errno != EAGAIN && errno != EINTR))
-            break;
         struct pollfd pollfd = {.fd = fd, .events = POLLOUT};
-        real(poll)(&pollfd, 1, 50); /* at most 5 s: the peer does not read, and shutdown() must not hang for ever */
+        if (real(poll)(&pollfd, 1, 50) == 1 &&
+            (real(sendmsg)(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || (errno != EAGAIN && errno != EINTR)))
+            break;
     }
     errno = saved;
 }

@@ -175,6 +175,8 @@ ssize_t read_real(const struct reading *reading);
  * on, and the read is done again. Returns what the program gets, errno set with -1. */
 ssize_t record_finish(const struct reading *reading, ssize_t got);
 ssize_t record_read(const struct reading *reading); /* the whole read, real call included */
+bool write_allowed(
+    int fd); /* whether a write may go on, waiting for the handshake; if not, errno is set (call_write.c) */
 int record_clear(
     int fd); /* control record at the head (splice's EINVAL): 1 gone, 0 end of file, -1 error, 2 none there */
 ssize_t record_at_end(int fd);  /* what a read that got 0 means: 0, or -1 for a truncated stream */

@@ -1,14 +1,14 @@
 """The C library's calls that Python has no function for, found where a program would find them: the shim included."""
 
-import contextlib
 import ctypes
 import errno
 import fcntl
 import select
 import socket
 import struct
+import subprocess
 import termios
-from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from tests.e2e.harness import PATIENCE
 
@@ -138,23 +138,40 @@ def drain(sock: socket.socket) -> int:
     return count
 
 
-@contextlib.contextmanager
-def on_signal(number: int, handler: Callable[[], object], *, restart: bool = True) -> Iterator[None]:
-    """A handler that the kernel itself runs, at once and in the middle of a call, not when Python comes to it."""
+class Handler:
+    """A signal handler in C (handler.c), from here to the end of the row.
 
-    class Sigaction(ctypes.Structure):
-        _fields_ = (
-            ("handler", ctypes.c_void_p),
-            ("mask", ctypes.c_ulong * 16),
-            ("flags", ctypes.c_int),
-            ("restorer", ctypes.c_void_p),
-        )
+    Args:
+        folder: where it is built.
+        number: of the signal.
+        restart: SA_RESTART.
+        writes: a descriptor, and what the handler writes to it; None: it only counts.
+    """
 
-    keep = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: handler() and None)
-    action, before = Sigaction(flags=0x10000000 if restart else 0), Sigaction()
-    action.handler = ctypes.cast(keep, ctypes.c_void_p)
-    assert libc.sigaction(number, ctypes.byref(action), ctypes.byref(before)) == 0
-    try:
-        yield
-    finally:
-        libc.sigaction(number, ctypes.byref(before), None)
+    def __init__(
+        self, folder: Path, number: int, *, restart: bool = True, writes: tuple[int, bytes] | None = None
+    ) -> None:
+        library, source = folder / "handler.so", Path(__file__).with_name("handler.c")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+        self._library = ctypes.CDLL(str(library))
+        if writes:
+            self._what = ctypes.create_string_buffer(writes[1], len(writes[1]))
+            self._variable("to").value = writes[0]
+            ctypes.c_void_p.in_dll(self._library, "what").value = ctypes.addressof(self._what)
+            ctypes.c_size_t.in_dll(self._library, "length").value = len(writes[1])
+        assert self._library.install(number, restart) == 0
+
+    def _variable(self, name: str) -> ctypes.c_int:
+        return ctypes.c_int.in_dll(self._library, name)
+
+    @property
+    def hits(self) -> int:
+        """How often it ran; less than 0 when it could not write."""
+        return self._variable("hits").value
+
+    def __enter__(self) -> None:
+        """It does nothing in this block."""
+        self._variable("busy").value = 1
+
+    def __exit__(self, *_: object) -> None:
+        self._variable("busy").value = 0

@@ -7,10 +7,9 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import threading
 
-from tests.contract.calls import call, drain, libc, mask, on_signal, receive
+from tests.contract.calls import Handler, call, drain, mask, receive
 from tests.contract.row import row
 from tests.contract.world import World, child, outcome, stream
 
@@ -199,116 +198,56 @@ def close_under_a_poll(world: World) -> list:
     return [polling.result() in (0, 1), other.send(b"x"), far.recv(1).decode(), client.recv(1).decode()]
 
 
-WRITER = r"""
-#include <arpa/inet.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/time.h>
-#include <unistd.h>
-
-static char frames[8 << 20], mark[16384];
-static size_t mark_length;
-static volatile sig_atomic_t busy, hits;
-
-static void on_alarm(int number)
-{
-    (void)number;
-    if (busy) /* the frame is half out: a real program defers its message, too */
-        return;
-    hits++;
-    if (write(0, mark, mark_length) != (ssize_t)mark_length)
-        _exit(2);
-}
-
-static size_t load(const char *path, char *to, size_t room)
-{
-    FILE *file = fopen(path, "rb");
-    size_t length = file ? fread(to, 1, room, file) : 0;
-    fclose(file);
-    return length;
-}
-
-int main(int count, char **words)
-{
-    size_t length = load(words[1], frames, sizeof frames);
-    mark_length = load(words[2], mark, sizeof mark);
-    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
-    sigaction(SIGALRM, &action, NULL);
-    setitimer(ITIMER_REAL, &(struct itimerval){{0, 2000}, {0, 2000}}, NULL);
-    for (size_t at = 0; at < length;) {
-        uint32_t body;
-        memcpy(&body, frames + at, sizeof body);
-        size_t end = at + 8 + ntohl(body);
-        busy = 1;
-        while (at < end) {
-            ssize_t wrote = write(0, frames + at, end - at);
-            if (wrote < 0)
-                return 3;
-            at += (size_t)wrote;
-        }
-        busy = 0;
-    }
-    setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 0}}, NULL);
-    printf("%d\n", (int)hits);
-    return count != 3;
-}
-"""
-
-
 @row("a signal handler that writes to the connection the program is writing to", "every byte; the program's in order")
 def handler_writes(world: World) -> list:
-    """A program in C: a handler in Python can stop for ever on what the interpreter holds."""
     client, server = world.ready_pair()
-    (world.folder / "writer.c").write_text(WRITER)
-    (world.folder / "frames").write_bytes(b"".join(frame(1, number) for number in range(300)))
-    (world.folder / "mark").write_bytes(frame(99, 0))
-    subprocess.run(["cc", "-o", "writer", "writer.c"], check=True, cwd=world.folder)
-    words = ["./writer", "frames", "mark"]
-    with subprocess.Popen(words, stdin=client.fileno(), stdout=subprocess.PIPE, cwd=world.folder) as writing:
-        client.close()
-        seen = list(iter(lambda: read_frame(server), None))
-        assert writing.stdout
-        hits = int(writing.stdout.read())
-    ours = [got for got in seen if got[0] == 1] == [(1, number) for number in range(300)]
-    return [writing.returncode, ours, seen.count((99, 0)) == hits]
+    seen: list[tuple[int, int]] = []
+
+    def read() -> None:
+        while (got := read_frame(server)) is not None:
+            seen.append(got)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])  # the handler's thread is this one alone
+    reading = world.thread(read)
+    handler = Handler(world.folder, signal.SIGALRM, writes=(client.fileno(), frame(99, 0)))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    for number in range(300):
+        with handler:  # as a program does that must not have a message of its handler's inside another
+            client.sendall(frame(1, number))
+    world.until(lambda: handler.hits, "a signal")
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    client.close()
+    reading.result()
+    marks = [got for got in seen if got[0] == 99]
+    return [[got for got in seen if got[0] == 1] == [(1, number) for number in range(300)], len(marks) - handler.hits]
 
 
 @row("a signal handler, SA_RESTART, that writes while the program waits in recv() of the same socket", "recv() goes on")
 def handler_writes_under_a_read(world: World) -> list:
     client, server = world.ready_pair()
-    hits: list[int] = []
-
-    def write_mark() -> None:
-        hits.append(libc.write(client.fileno(), b"tick", 4))
-
-    with on_signal(signal.SIGALRM, write_mark):
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        answering = world.thread(lambda: server.sendall(b"tock" if receive(server, 4) == b"tick" else b"????"))
-        got = call("recv", client.fileno(), buffer := ctypes.create_string_buffer(10), 10, 0)
-        answering.result()
-    return [got, buffer.value.decode(), hits]
+    handler = Handler(world.folder, signal.SIGALRM, writes=(client.fileno(), b"tick"))
+    answering = world.thread(lambda: server.sendall(b"tock" if receive(server, 4) == b"tick" else b"????"))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    got = call("recv", client.fileno(), buffer := ctypes.create_string_buffer(10), 10, 0)
+    answering.result()
+    return [got, buffer.value.decode(), handler.hits]
 
 
 @row("a handler without SA_RESTART while the program waits in recv(), read(), poll(), accept()", "EINTR by each")
 def handler_interrupts(world: World) -> list:
-    client, _ = world.ready_pair()
+    client, _server = world.ready_pair()
     fd, buffer = client.fileno(), ctypes.create_string_buffer(10)
-    hits: list[int] = []
+    handler = Handler(world.folder, signal.SIGALRM, restart=False)
     seen = []
-    with world.listen() as listener, on_signal(signal.SIGALRM, lambda: hits.append(1), restart=False):
+    with world.listen() as listener:
         polled = struct.pack("ihh", fd, select.POLLIN, 0)
-        calls: list[tuple] = [
-            ("recv", fd, buffer, 10, 0),
-            ("read", fd, buffer, 10),
-            ("poll", polled, ctypes.c_ulong(1), 20000),
-        ]
-        calls += [("accept", listener.fileno(), None, None)]
+        calls: list[tuple] = [("recv", fd, buffer, 10, 0), ("read", fd, buffer, 10)]
+        calls += [("poll", polled, ctypes.c_ulong(1), 20000), ("accept", listener.fileno(), None, None)]
         for each in calls:
             signal.setitimer(signal.ITIMER_REAL, 0.1)
             seen.append(call(*each))
-    return [seen, len(hits)]
+    return [seen, handler.hits]
 
 
 @row("fork() while other threads transfer on the connection; the child writes one frame", "every frame whole, once")

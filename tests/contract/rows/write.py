@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 
-from tests.contract.calls import Msghdr, buffers, call, messages, on_signal, receive, unread
+from tests.contract.calls import Handler, Msghdr, buffers, call, messages, receive, unread
 from tests.contract.row import row
 from tests.contract.rows.read import RWF_NOWAIT, knows_nowait
 from tests.contract.world import World, outcome, stream
@@ -188,9 +188,8 @@ def fill(sock: socket.socket) -> int:
 def interrupted(world: World) -> list:
     client, server = world.ready_pair()
     taken = fill(client)
-    hits: list[int] = []
-    with on_signal(signal.SIGALRM, lambda: hits.append(1), restart=False):
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        result = call("write", client.fileno(), bytes(100), 100)
+    handler = Handler(world.folder, signal.SIGALRM, restart=False)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    result = call("write", client.fileno(), bytes(100), 100)
     rest = world.thread(receive, server, taken)
-    return [result, hits, len(rest.result()) == taken, outcome(server.recv, 1, NOW)]
+    return [result, handler.hits, len(rest.result()) == taken, outcome(server.recv, 1, NOW)]
