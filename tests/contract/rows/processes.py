@@ -150,13 +150,16 @@ def libc_daemon(world: World) -> list:
 @row("daemon(0, 0) with the connection as descriptors 0, 1 and 2", "they become /dev/null: the peer sees the end")
 def daemon_over_the_connection(world: World) -> list:
     server, peer = world.server_with_peer()
+    reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
+        os.close(writing)
         for number in (0, 1, 2):
             os.dup2(server.fileno(), number)
         server.close()
         assert libc.daemon(0, 0) == 0
-        signal.pause()
+        os.read(reading, 1)  # it lives until this process ends
+        os._exit(0)
     server.close()
     os.waitpid(pid, 0)
     return [peer.read_to_end()]
