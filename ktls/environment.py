@@ -83,7 +83,7 @@ class Environment:
 
     def __init__(self, params: TlsParameters, clock: Callable[[], float] = time.monotonic) -> None:
         self.params = params
-        self.identities = params.identities()
+        self.identities, self.users = params.identities(), params.mapping()
         self._suites = params.usable_suites()
         self._alpn = params.protocols()
         self._clock = clock

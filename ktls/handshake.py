@@ -29,7 +29,7 @@ from ktls.errors import (
 )
 from ktls.handshake_keys import HandshakeKeys
 from ktls.handshake_table import Established, Event, Failed, Input, NeedBytes, SendBytes, State, next_state
-from ktls.identity import check_identities, check_server_name, host_name, parse_certificate
+from ktls.identity import check_identities, check_server_name, host_name, mapped_user, parse_certificate
 from ktls.openssl_errors import handshake_error, verify_error
 from ktls.records import ContentType, RecordHeader, RecordProtection, RecordReader
 from ktls.session import Session
@@ -70,6 +70,7 @@ class Handshake:
         self._received = 0
         self._head = b""  # the first two bytes
         self._checked: bytes | None = None  # the leaf, in DER, that has passed our checks
+        self._peer_user: str | None = None
         self._error: KtlsError | None = None
         self._sni = host_name(server_name) if server_name and self._role is Role.CLIENT else None
         self._expected_name = environment.params.peer_name or self._sni or server_name or peer_address
@@ -223,6 +224,8 @@ class Handshake:
                 raise NameMismatch("no name and no address is known to check the server's certificate against")
             check_server_name(certificate, self._expected_name)
         check_identities(certificate, self._environment.identities)
+        if self._environment.users:
+            self._peer_user = mapped_user(certificate, self._environment.users)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
@@ -245,11 +248,11 @@ class Handshake:
             alpn=connection.get_alpn_proto_negotiated().decode("utf-8", "backslashreplace") or None,
             resumed=keys.resumed(),
             tickets_sent=tickets,
+            peer_user=self._peer_user,
         )
 
     def _keep_session(self) -> None:
-        session = self.connection.get_session()
-        if session is not None and self._cached_as:
+        if self._cached_as and (session := self.connection.get_session()) is not None:
             self._environment.keep_session(self._cached_as, session)
 
     def _refuse_with_openssl(self, error: SSL.Error) -> list[Event]:

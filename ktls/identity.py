@@ -24,7 +24,7 @@ NAMES_SHOWN = 5
 MAX_HOST_NAME = 253
 """Characters of a host name (RFC 1035 section 2.3.4)."""
 
-Kind = Literal["DNS", "URI", "IP", "SHA256"]
+Kind = Literal["DNS", "URI", "IP", "EMAIL", "SHA256"]
 """What an identity may be."""
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -37,7 +37,8 @@ class Identity:
     Args:
         kind: what `value` is.
         value: DNS: a lower-case name, whose first label may be "*" for any one label; URI: compared byte for byte;
-            IP: canonical text of an address; SHA256: lower-case hex of the digest of the certificate in DER.
+            IP: canonical text of an address; EMAIL: a mailbox, its domain in lower case;
+            SHA256: lower-case hex of the digest of the certificate in DER.
     """
 
     kind: Kind
@@ -48,7 +49,7 @@ class Identity:
 
 
 def parse_identity(text: str) -> Identity:
-    """Read an identity as a rule has it. Letters' case does not matter but in a URI, nor do colons in a digest.
+    """Read an identity as a rule has it. Letters' case matters in a URI and before the "@" alone, colons in no digest.
 
     Raises:
         UsageError: a kind that is not known, or a value that cannot be one.
@@ -59,7 +60,8 @@ def parse_identity(text: str) -> Identity:
     prefix, _, value = text.partition(":")
     kind = next((known for known in get_args(Kind) if known == prefix.upper()), None)
     if kind is None or not value:
-        raise UsageError(f"{text!r} is no identity", hint="one of DNS:name, URI:uri, IP:address, SHA256:digest")
+        permitted = "DNS:name, URI:uri, IP:address, EMAIL:mailbox, SHA256:digest"
+        raise UsageError(f"{text!r} is no identity", hint=f"one of {permitted}")
     return Identity(kind, _VALUES[kind](text, value))
 
 
@@ -78,6 +80,14 @@ def _ip(text: str, value: str) -> str:
     return str(address)
 
 
+def _mailbox(text: str, value: str) -> str:
+    """RFC 5280 section 7.5: the local part is compared as it is, the domain without regard to case."""
+    local, at, domain = value.rpartition("@")
+    if not (local and domain) or "*" in value:
+        raise UsageError(f"{text!r} holds no mailbox, as app@example.com")
+    return f"{local}{at}{domain.lower()}"
+
+
 def _digest(text: str, value: str) -> str:
     digest = value.replace(":", "").lower()
     if len(digest) != 2 * SHA256.digest_size or set(digest) - set("0123456789abcdef"):
@@ -89,6 +99,7 @@ _VALUES: dict[Kind, Callable[[str, str], str]] = {
     "DNS": _dns,
     "URI": lambda _, value: value,
     "IP": _ip,
+    "EMAIL": _mailbox,
     "SHA256": _digest,
 }
 
@@ -188,6 +199,27 @@ def check_identities(certificate: x509.Certificate, wanted: tuple[Identity | str
     raise NameMismatch(f"the certificate is none of {allowed} but for {_describe(certificate)}") from cause
 
 
+def mapped_user(certificate: x509.Certificate, users: tuple[tuple[Identity, str], ...]) -> str:
+    """Return the local user that a certificate is mapped to: that of the first identity which it is a proof of.
+
+    Args:
+        certificate: the leaf, of a chain that was verified.
+        users: identities and who they are here.
+
+    Raises:
+        NameMismatch: nobody, or it cannot be understood.
+    """
+    cause: Exception | None = None
+    try:
+        held = set(_held(certificate))
+        for identity, user in users:
+            if _is_held(identity, held):
+                return user
+    except Exception as error:  # rule 2 at the top
+        cause = error
+    raise NameMismatch(f"no local user is mapped to the certificate for {_describe(certificate)}") from cause
+
+
 def _is_held(identity: Identity, held: set[Identity]) -> bool:
     if identity in held:
         return True
@@ -205,6 +237,8 @@ def _held(certificate: x509.Certificate) -> Iterator[Identity]:
     # The X.509-SVID standard, section 2: exactly one URI; one with more is no proof of a SPIFFE id.
     yield from (Identity("URI", uri) for uri in uris if len(uris) == 1 or not uri.lower().startswith("spiffe:"))
     yield from (Identity("DNS", name.lower().rstrip(".")) for name in names.get_values_for_type(x509.DNSName))
+    mailboxes = names.get_values_for_type(x509.RFC822Name)
+    yield from (Identity("EMAIL", _mailbox(name, name)) for name in mailboxes if "*" not in name and "@" in name[1:-1])
     yield from (Identity("IP", str(address)) for address in names.get_values_for_type(x509.IPAddress))
 
 

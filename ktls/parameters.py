@@ -26,7 +26,8 @@ class TlsParameters:
         alpn: protocol names in order of preference; a server refuses a client that offers only others.
         verify: a client's check of the server: chain and name, chain only, or nothing.
         client_auth: a server's check of the client: not asked, asked but not checked, checked if given, required.
-            "map" is required here; the mapping to a local user is the caller's.
+            "map": required, and one of `users`.
+        users: identities and the local users they are; the first that fits counts.
         peer_identities: who may be at the other end, any one (`ktls.identity`); empty for everybody.
         tickets: whether sessions are resumed.
         ticket_lifetime: in seconds.
@@ -42,6 +43,7 @@ class TlsParameters:
     alpn: tuple[str, ...] = ()
     verify: Literal["name", "chain", "none"] = "name"
     client_auth: Literal["none", "passthru", "full", "required", "map"] = "none"
+    users: tuple[tuple[str, str], ...] = ()
     peer_identities: tuple[str, ...] = ()
     tickets: bool = True
     ticket_lifetime: int = 7200
@@ -82,6 +84,18 @@ class TlsParameters:
             if not 0 < len(name) <= ALPN_NAME_MAX:
                 raise UsageError(f"{name!r} is no ALPN protocol name: 1 to {ALPN_NAME_MAX} bytes")
         return names
+
+    def mapping(self) -> tuple[tuple[Identity, str], ...]:
+        """Return `users`, read.
+
+        Raises:
+            UsageError: an identity is malformed, or there is none and there must be.
+        """
+        if self.role is Role.CLIENT or self.client_auth != "map":
+            return ()
+        if not self.users:
+            raise UsageError("client_auth is map, and nobody is mapped to a user")
+        return tuple((parse_identity(identity), user) for identity, user in self.users)
 
     def identities(self) -> tuple[Identity, ...]:
         """Return `peer_identities`, read.

@@ -154,6 +154,7 @@ class Session:
         alpn: the application protocol agreed on.
         resumed: whether it went on from an earlier session.
         tickets_sent: NewSessionTicket records that we wrote under the application key.
+        peer_user: the local user that the peer's certificate is mapped to.
 
     Raises:
         UsageError: keys of another version or suite than the session's.
@@ -169,6 +170,7 @@ class Session:
     alpn: str | None = None
     resumed: bool = False
     tickets_sent: int = 0
+    peer_user: str | None = None
 
     def __post_init__(self) -> None:
         # The kernel refuses such a pair too, with an EINVAL that says nothing.

@@ -8,8 +8,9 @@ from typing import get_args, get_type_hints
 
 from ktls.errors import PolicyError
 from policy.checks import Check, Node, choice, each, flag, integer, of_text, seconds, similar, text
-from policy.model import Action, Keyring, Rekey, Resumption
-from policy.names import certificate_name, host_or_address
+from policy.identities import Keyring, UserMapping
+from policy.model import Action, Rekey, Resumption
+from policy.names import certificate_name, host_name, host_or_address
 from policy.problems import quote, refuse
 from policy.values import plain_address
 
@@ -48,13 +49,27 @@ class ReadAction:
     node: Node
 
 
-def read_actions(root: Node, keyrings: Mapping[str, Keyring], base: Path) -> dict[str, ReadAction]:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What actions refer to.
+
+    Args:
+        keyrings: by name.
+        users: who is which local user.
+        base: the absolute directory that relative paths start from.
+    """
+
+    keyrings: Mapping[str, Keyring]
+    users: tuple[UserMapping, ...]
+    base: Path
+
+
+def read_actions(root: Node, means: Means) -> dict[str, ReadAction]:
     """Read all named actions.
 
     Args:
         root: the value of "action".
-        keyrings: by name.
-        base: the absolute directory that relative paths start from.
+        means: what they refer to.
 
     Returns:
         By name; one with problems is there too, so that rules that use it are not said to dangle.
@@ -66,26 +81,27 @@ def read_actions(root: Node, keyrings: Mapping[str, Keyring], base: Path) -> dic
     for name, value in root.table().items():
         node = root.child(name, value=value).called(f"[action.{name}]" if name.isprintable() else "[action]")
         try:
-            actions[name] = read_action(node, name, keyrings, base)
+            actions[name] = read_action(node, name, means)
         except PolicyError as error:
             node.problem(f"{error.message}; an action is written [action.NAME]")
             actions[name] = ReadAction(Action(name), node.child(value={}))
     return actions
 
 
-def read_action(node: Node, name: str, keyrings: Mapping[str, Keyring], base: Path) -> ReadAction:
+def read_action(node: Node, name: str, means: Means) -> ReadAction:
     """Read one action.
 
     Args:
         node: its table.
         name: empty for one inside a rule.
-        keyrings: by name.
-        base: the absolute directory that relative paths start from.
+        means: what it refers to.
 
     Raises:
         PolicyError: it is no table.
     """
-    values = node.read(_checks(keyrings, base))
+    values = node.read(_checks(means.keyrings, means.base))
+    if values.get("client_auth") == "map":
+        values["users"] = means.users
     action = Action(name, **values)  # type: ignore[arg-type]  # the table of checks has the fields' types
     if action.min_version > action.max_version:
         node.problem(f"{quote(action.min_version)} is above max_version, {quote(action.max_version)}", "min_version")
@@ -167,6 +183,7 @@ def _alpn(value: str) -> str:
 # --- who may be at the other end -------------------------------------------------------------------------------------
 
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]+", re.IGNORECASE)  # RFC 3986 section 3: a scheme, and no space anywhere
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'+/=?^_`{|}~.-]{1,64}")  # RFC 5321 section 4.5.3.1.1, without quotes and "*"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -187,13 +204,17 @@ def peer_identity(value: str) -> str:
     """
     kind, _, rest = value.partition(":")
     plain = rest.replace(":", "").lower()
+    local, at, domain = rest.rpartition("@")
     match kind:
         case "DNS":
             return f"DNS:{certificate_name(rest)}"
         case "IP":
             return f"IP:{plain_address(rest)}"
+        case "EMAIL" if _LOCAL_PART.fullmatch(local):
+            return f"EMAIL:{local}{at}{host_name(domain)}"
         case "URI" if _URI.fullmatch(rest):
             return value
         case "SHA256" if _SHA256.fullmatch(plain):
             return f"SHA256:{plain}"
-    raise PolicyError(f'{quote(value)} is not an identity: "DNS:host", "IP:address", "URI:scheme:rest", "SHA256:hex"')
+    permitted = '"DNS:host", "IP:address", "EMAIL:mailbox", "URI:scheme:rest", "SHA256:hex"'
+    raise PolicyError(f"{quote(value)} is not an identity: {permitted}")

@@ -51,10 +51,10 @@ def _on_line(address: tuple[int, int] | None) -> int | None:
     return number + _IPV6 if version == 6 else number
 
 
-def _user_places(match: Match) -> list[object] | None:
-    if any(isinstance(one, NumberRange) and one.first != one.last for one in match.user):
+def _id_places(ids: Iterable[str | NumberRange]) -> list[object] | None:
+    if any(isinstance(one, NumberRange) and one.first != one.last for one in ids):
         return None
-    return [one.first if isinstance(one, NumberRange) else one for one in match.user]
+    return [one.first if isinstance(one, NumberRange) else one for one in ids]
 
 
 def _glob_places(globs: Iterable[Glob], fixed: Callable[[str], str | None]) -> list[object] | None:
@@ -119,7 +119,13 @@ KEYS: dict[str, Key] = {
         lambda match: _glob_places(match.unit, _whole),
         lambda found, others: Table(lambda has: (has.unit,), found, others),
     ),
-    "user": Key(_user_places, lambda found, others: Table(lambda has: (has.user, has.uid), found, others)),
+    "user": Key(
+        lambda match: _id_places(match.user),
+        lambda found, others: Table(lambda has: (has.user, has.uid), found, others),
+    ),
+    "group": Key(
+        lambda match: _id_places(match.group), lambda found, others: Table(lambda has: has.groups, found, others)
+    ),
     "remote_port": Key(
         lambda match: _number_places(match.remote_port),
         lambda found, others: Line(lambda has: has.remote_port, found, others),

@@ -6,7 +6,7 @@ from pathlib import Path
 from ktls.errors import PolicyError
 from policy.checks import Check, Node, each, of_text, text
 from policy.files import readable
-from policy.model import SYSTEM, Keyring, SniEntry
+from policy.identities import SYSTEM, Keyring, SniEntry
 from policy.names import certificate_name
 from policy.problems import quote
 

@@ -69,7 +69,7 @@ def _example(match: Match) -> Subject:
     def area(values: tuple[AddressRange, ...]) -> tuple[int, int] | None:
         return (values[0].version, values[0].first) if values else None
 
-    user = one(match.user)
+    user, group = one(match.user), one(match.group)
     return Subject(
         direction=cast("Direction", match.direction),  # None, which fits no condition
         local=area(match.local),
@@ -80,6 +80,7 @@ def _example(match: Match) -> Subject:
         program=match.program[0].text if match.program else None,
         user=user if isinstance(user, str) else None,
         uid=user.first if isinstance(user, NumberRange) else None,
+        groups=() if group is None else (group.first if isinstance(group, NumberRange) else group,),
         unit=match.unit[0].text if match.unit else None,
         when=moment_in(match.time),
         facts=cast("Facts", None),  # for people, who never see it
@@ -103,9 +104,6 @@ def _actions(policy: Policy) -> Iterator[Problem]:
         for key in NO_EFFECT_YET:
             if getattr(action, key) != getattr(_DEFAULTS, key):
                 yield Problem(rule.line, _label(rule), key, "is understood, but has no effect yet")
-        if action.client_auth == "map":
-            what = '"map" is "required" for now: nothing maps the certificate to a user yet'
-            yield Problem(rule.line, _label(rule), "client_auth", what)
         if action.keylog is not None:
             what = f"whoever can read {quote(str(action.keylog))} can read what these connections carry"
             yield Problem(rule.line, _label(rule), "keylog", what)

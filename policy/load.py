@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from policy.actions import ReadAction, read_actions
+from policy.actions import Means, ReadAction, read_actions
 from policy.checks import Check, Node, choice, integer
 from policy.document import open_document, read_file
+from policy.identities import Keyring, UserMapping
 from policy.keyrings import read_keyrings
-from policy.model import Keyring, Policy, Rule, Verdict
+from policy.model import Policy, Rule, Verdict
 from policy.rules import Names, read_rules
 from policy.snapshot import build
+from policy.users import read_users
 
 VERSION = 1  # of the language
 
@@ -49,15 +51,21 @@ def parse(data: bytes, path: Path, *, files: bool = True) -> Policy:
 def _compile(root: Node, base: Path, *, files: bool) -> Policy:
     keyrings: dict[str, Keyring] = {}
     actions: dict[str, ReadAction] = {}
+    users: list[UserMapping] = []
     rules: list[Rule] = []
+
+    def means() -> Means:
+        return Means(keyrings, tuple(users), base)
+
     # In this order whatever that of the file: each refers to those before it.
     checks: Mapping[str, Check] = {
         "version": integer(VERSION, VERSION),
         "default": choice(Verdict.CLEAR, Verdict.DENY),
         "mode": choice("enforce", "observe"),
         "keyring": lambda node: keyrings.update(read_keyrings(node, base, files=files)),
-        "action": lambda node: actions.update(read_actions(node, keyrings, base)),
-        "rule": lambda node: rules.extend(read_rules(node, Names(actions, keyrings, base))),
+        "map": lambda node: users.extend(read_users(node)),
+        "action": lambda node: actions.update(read_actions(node, means())),
+        "rule": lambda node: rules.extend(read_rules(node, Names(actions, means()))),
     }
     given = root.table()
     ordered = {key: given[key] for key in (*checks, *given) if key in given}

@@ -30,6 +30,7 @@ class Subject(NamedTuple):
     program: str | None
     user: str | None
     uid: int | None
+    groups: tuple[str | int, ...]
     unit: str | None
     when: "datetime"
     facts: Facts
@@ -58,6 +59,7 @@ def subject(facts: Facts) -> Subject:
         program=facts.program and facts.program.removesuffix(_DELETED),
         user=facts.user,
         uid=facts.uid,
+        groups=(*(() if facts.gid is None else (facts.gid,)), *facts.groups, *facts.group_names),
         unit=facts.unit,
         when=facts.when,
         facts=facts,
@@ -138,6 +140,11 @@ def _in_users(subject: Subject, users: tuple[str | NumberRange, ...]) -> bool:
     return subject.user in users or _in_numbers(subject.uid, ids)
 
 
+def _in_groups(subject: Subject, groups: tuple[str | NumberRange, ...]) -> bool:
+    ids = tuple(one for one in groups if isinstance(one, NumberRange))
+    return any(_in_numbers(one, ids) if isinstance(one, int) else one in groups for one in subject.groups)
+
+
 def in_window(window: TimeWindow | None, when: "datetime") -> bool:
     """Tell whether a moment lies in a window. What lies after midnight belongs to the day on which the window began."""
     if window is None:
@@ -177,6 +184,10 @@ def _user(subject: Subject) -> str | None:
     return f"{subject.user} ({subject.uid})"
 
 
+def _groups(subject: Subject) -> str | None:
+    return ", ".join(map(str, subject.groups)) or None
+
+
 def _of_facts(end: Callable[[Facts], Endpoint | None]) -> Callable[[Subject], object]:
     return lambda subject: (end(subject.facts) or (None,))[0] or None
 
@@ -198,6 +209,7 @@ CONDITIONS: dict[str, Condition] = {
     ),
     "program": Condition(lambda match, has: _in_globs(has.program, match.program), lambda has: has.program),
     "user": Condition(lambda match, has: _in_users(has, match.user), _user),
+    "group": Condition(lambda match, has: _in_groups(has, match.group), _groups),
     "unit": Condition(lambda match, has: _in_globs(has.unit, match.unit), lambda has: has.unit),
     "time": Condition(lambda match, has: in_window(match.time, has.when), _clock),
 }

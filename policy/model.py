@@ -10,13 +10,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from policy.identities import NO_KEYRING, Keyring, UserMapping
+
 if TYPE_CHECKING:
     from datetime import datetime
 
 Direction = Literal["inbound", "outbound"]  # accepted, connected
 Mode = Literal["enforce", "observe"]
 Endpoint = tuple[str, int]  # IP address as text, and port
-SYSTEM = "system"  # in a keyring's trust: the system's own store of trust anchors
 
 
 class Verdict(StrEnum):
@@ -25,46 +26,6 @@ class Verdict(StrEnum):
     TLS = "tls"
     CLEAR = "clear"
     DENY = "deny"
-
-
-@dataclass(frozen=True, slots=True)
-class SniEntry:
-    """A certificate for clients that ask for one of these names.
-
-    Args:
-        names: host names in lower case; "*." at the front stands for one label.
-        certificate: PEM chain, leaf first.
-        private_key: its key, PEM.
-    """
-
-    names: tuple[str, ...]
-    certificate: Path
-    private_key: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Keyring:
-    """Where an identity and the trust in others are kept. All paths are absolute.
-
-    Args:
-        name: what actions call it.
-        certificate: PEM chain, leaf first; None for a client that shows none, or with `pkcs12`.
-        private_key: its key, PEM; there when `certificate` is.
-        pkcs12: both in one PKCS #12 file.
-        password_file: first line opens `private_key` or `pkcs12`.
-        trust: "system", or the path of a PEM file or of a directory of them.
-        crl: revocation lists.
-        sni: more certificates, chosen by the client's server name.
-    """
-
-    name: str
-    certificate: Path | None = None
-    private_key: Path | None = None
-    pkcs12: Path | None = None
-    password_file: Path | None = None
-    trust: tuple[str, ...] = (SYSTEM,)
-    crl: tuple[Path, ...] = ()
-    sni: tuple[SniEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +56,7 @@ class Action:
         alpn: protocol names in order.
         peer_name: the name the server's certificate must carry; None for what the program resolved, or the address.
         peer_identities: as written, "SHA256:" ones in lower case hex without colons; any one suffices.
+        users: who is which local user, where `client_auth` is "map"; the first that fits counts.
         handshake_timeout: in seconds.
         allow_clear_on_timeout: a server whose client stays silent that long goes on in clear.
         negotiate: the clear-text prologue to speak first; empty for none.
@@ -102,7 +64,7 @@ class Action:
     """
 
     name: str = ""
-    keyring: Keyring = Keyring(SYSTEM)
+    keyring: Keyring = NO_KEYRING
     role: Literal["auto", "client", "server"] = "auto"
     min_version: Literal["1.2", "1.3"] = "1.2"
     max_version: Literal["1.2", "1.3"] = "1.3"
@@ -112,6 +74,7 @@ class Action:
     peer_name: str | None = None
     client_auth: Literal["none", "passthru", "full", "required", "map"] = "none"
     peer_identities: tuple[str, ...] = ()
+    users: tuple[UserMapping, ...] = ()
     handshake_timeout: float = 10.0
     allow_clear_on_timeout: bool = False
     engine: Literal["auto", "nic", "kernel", "relay", "no-nic"] = "auto"
@@ -205,7 +168,7 @@ class Match:
 
     Args:
         direction: None for both.
-        user: names, and ranges of numeric ids.
+        user: names, and ranges of numeric ids; `group` likewise.
         keys: those that are not empty, in the order of the fields. Made here.
     """
 
@@ -217,6 +180,7 @@ class Match:
     remote_name: tuple[Glob, ...] = ()
     program: tuple[Glob, ...] = ()
     user: tuple[str | NumberRange, ...] = ()
+    group: tuple[str | NumberRange, ...] = ()
     unit: tuple[Glob, ...] = ()
     time: TimeWindow | None = None
     keys: tuple[str, ...] = field(init=False, compare=False, repr=False)
@@ -283,6 +247,7 @@ class Facts:
         uid: number of its effective user.
         gid: number of its effective group.
         groups: numbers of its other groups.
+        group_names: names of all of them.
         unit: systemd unit.
         when: now, with a time zone.
     """
@@ -297,4 +262,5 @@ class Facts:
     uid: int | None = None
     gid: int | None = None
     groups: tuple[int, ...] = ()
+    group_names: tuple[str, ...] = ()
     unit: str | None = None

@@ -4,6 +4,7 @@ A question names what is known of a connection: direction, remote "10.1.2.3:5432
 known, which no condition fits.
 """
 
+import grp
 import pwd
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from policy.model import Direction, Endpoint, Facts
 from policy.problems import quote, refuse
 from policy.values import PORT_MAX, address
 
-KEYS = ("direction", "remote", "local", "remote_name", "program", "user", "unit", "at")
+KEYS = ("direction", "remote", "local", "remote_name", "program", "user", "group", "unit", "at")
 """What a question may say; the first two it must."""
 
 
@@ -38,6 +39,7 @@ def read_question(said: Mapping[str, object], now: datetime | None = None) -> Fa
         if key not in text:
             raise PolicyError(f"{key} is missing: a connection has at least a direction and a remote end")
     name, uid = _user(text.get("user"))
+    groups, gids = _groups(text.get("group"))
     return Facts(
         direction=_direction(text["direction"]),
         remote=read_endpoint(text["remote"]),
@@ -46,6 +48,8 @@ def read_question(said: Mapping[str, object], now: datetime | None = None) -> Fa
         program=text.get("program"),
         user=name,
         uid=uid,
+        groups=gids,
+        group_names=groups,
         unit=text.get("unit"),
         when=_time(text["at"]) if "at" in text else now or datetime.now(UTC),
     )
@@ -94,6 +98,22 @@ def _user(text: str | None) -> tuple[str | None, int | None]:
     except (KeyError, OverflowError):
         return (None, int(text)) if text.isascii() and text.isdigit() else (text, None)
     return entry.pw_name, entry.pw_uid
+
+
+def _groups(text: str | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names or numbers with commas between them, and the others where this machine knows them."""
+    names, numbers = [], []
+    for one in text.split(",") if text else ():
+        said = one.strip()
+        try:
+            entry = grp.getgrgid(int(said)) if said.isascii() and said.isdigit() else grp.getgrnam(said)
+        except (KeyError, OverflowError):
+            numbers += [int(said)] if said.isascii() and said.isdigit() else []
+            names += [] if said.isascii() and said.isdigit() else [said]
+        else:
+            names.append(entry.gr_name)
+            numbers.append(entry.gr_gid)
+    return tuple(names), tuple(numbers)
 
 
 def _time(text: str) -> datetime:

@@ -18,7 +18,7 @@ from policy.questions import read_question
 
 DECIDED = frozenset({"clear", "denied", "observed", "failed", "open", "end"})
 """Events that tell of a decision; those of one connection share their number."""
-_SAID = ("direction", "remote", "local", "remote_name", "program", "user", "unit")
+_SAID = ("direction", "remote", "local", "remote_name", "program", "user", "group", "unit")
 LINE_MAX = 1 << 16  # bytes; an agent's are a few hundred
 
 

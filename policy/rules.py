@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from ktls.errors import PolicyError
 from policy import values
-from policy.actions import ReadAction, read_action
+from policy.actions import Means, ReadAction, read_action
 from policy.checks import NAME_MAX, Check, Node, choice, each, integer, name, of_text, similar, text
-from policy.model import Direction, Keyring, Match, Rule, TimeWindow, Verdict
+from policy.model import Direction, Match, Rule, TimeWindow, Verdict
 from policy.names import program, remote_name, unit
 from policy.problems import quote, refuse
 from policy.tls import check_tls_rule
@@ -55,6 +54,7 @@ _MATCH: Mapping[str, Check] = {
     "remote_name": each(of_text(remote_name)),
     "program": each(of_text(program)),
     "user": each(_of_value(values.user)),
+    "group": each(_of_value(values.group)),
     "unit": each(of_text(unit)),
     "time": _time,
 }
@@ -62,11 +62,10 @@ _MATCH: Mapping[str, Check] = {
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What rules refer to, and where the files named in an action written inside a rule start from."""
+    """What rules refer to: actions, and what an action written inside a rule refers to."""
 
     actions: Mapping[str, ReadAction]
-    keyrings: Mapping[str, Keyring]
-    base: Path
+    means: Means
 
 
 def read_rules(root: Node, names: Names) -> list[Rule]:
@@ -144,7 +143,7 @@ def _read_rule(node: Node, names: Names) -> Rule:
 
 def _read_action(node: Node, names: Names) -> ReadAction:
     if isinstance(node.value, dict):
-        return read_action(node, "", names.keyrings, names.base)
+        return read_action(node, "", names.means)
     called = text(node)
     if called not in names.actions:
         near = similar(called, names.actions)

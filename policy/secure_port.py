@@ -6,7 +6,8 @@ from typing import get_args, get_type_hints
 
 from ktls.errors import PolicyError
 from policy.files import readable
-from policy.model import SYSTEM, Action, Keyring, Match, Policy, Rule, Verdict
+from policy.identities import SYSTEM, Keyring
+from policy.model import Action, Match, Policy, Rule, Verdict
 from policy.names import glob, host_name, is_address
 from policy.problems import Problems, quote
 from policy.snapshot import build

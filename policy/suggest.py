@@ -28,6 +28,7 @@ class Seen:
     peers: Counter[str] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
     users: Counter[str] = field(default_factory=Counter)
+    groups: Counter[str] = field(default_factory=Counter)
 
 
 def suggest(records: Iterable[Record]) -> str:
@@ -70,12 +71,14 @@ def note(seen: Seen, facts: Facts) -> None:
         seen.names[facts.remote_name] += 1
     if facts.user:
         seen.users[facts.user] += 1
+    seen.groups.update(facts.group_names)
 
 
 def _rule(number: int, group: Group, seen: Seen) -> str:
     direction, program, port = group
     times = "once" if seen.count == 1 else f"{seen.count} times"
-    lines = ["", f"# Seen {times}{_among('as', seen.users)}{_among('by the name', seen.names)}."]
+    whose = _among("as", seen.users) + _among("in group", seen.groups)
+    lines = ["", f"# Seen {times}{whose}{_among('by the name', seen.names)}."]
     lines += ["[[rule]]", f"name = {quote(_name(number, group))}", f'direction = "{direction}"']
     if port:
         lines.append(f'{"remote" if direction == "outbound" else "local"}_port = ["{port}"]')

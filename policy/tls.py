@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from policy.actions import ReadAction
 from policy.checks import Node
-from policy.model import SYSTEM, Action, Match
+from policy.identities import SYSTEM
+from policy.model import Action, Match
 from policy.problems import quote
 
 NOT_YET: tuple[tuple[str, tuple[object, ...]], ...] = (
@@ -55,8 +56,10 @@ def _server(match: Match, action: Action) -> _Found:
     if action.keyring.certificate is None and action.keyring.pkcs12 is None:
         hint = '; a rule for clients only says direction = "outbound"' if both else ""
         yield "keyring", f"a server needs a keyring with a certificate and private_key{hint}"
+    if action.client_auth == "map" and not action.users:
+        yield "client_auth", '"map" needs [[map]] tables: without one nobody is let in'
     checked = action.client_auth in ("full", "required", "map")
-    if checked and SYSTEM in action.keyring.trust and not action.peer_identities:
+    if checked and SYSTEM in action.keyring.trust and not action.peer_identities and not action.users:
         yield (
             "client_auth",
             "the system's trust lets in whoever holds any public certificate: name your clients' issuers in the"

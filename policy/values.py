@@ -152,10 +152,26 @@ def user(value: int | str) -> str | NumberRange:
     >>> user("app"), str(user("1000-1999"))
     ('app', '1000-1999')
     """
+    return _name_or_ids(value, "user", "a login name")
+
+
+def group(value: int | str) -> str | NumberRange:
+    """Read a group's name, a numeric group id, or a range of ids.
+
+    Raises:
+        PolicyError: neither; names are not looked up.
+
+    >>> group("wheel"), str(group(100))
+    ('wheel', '100')
+    """
+    return _name_or_ids(value, "group", "a name")
+
+
+def _name_or_ids(value: int | str, kind: str, name: str) -> str | NumberRange:
     if not isinstance(value, str) or re.fullmatch(r"[0-9][0-9\s-]*|-[0-9\s-]*", value):
-        return _number_range(value, "user id", 0, UID_MAX)
+        return _number_range(value, f"{kind} id", 0, UID_MAX)
     if not 0 < len(value) <= USER_MAX or re.search(r"[\s:/,*?]", value) or not value.isprintable():
-        refuse(value, 'is not a user: a login name ("app"), an id ("1000") or a range of ids ("1000-1999")')
+        refuse(value, f'is not a {kind}: {name} ("app"), an id ("1000") or a range of ids ("1000-1999")')
     return value
 
 

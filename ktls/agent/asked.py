@@ -31,6 +31,7 @@ class Asked:
             "pid": self.program.pid,
             "program": self.program.path,
             "user": self.program.user or str(self.program.uid),
+            "group": ",".join(self.program.group_names) or str(self.program.gid),
             "direction": "outbound" if self.request.kind is RequestKind.CONNECT else "inbound",
             "local": address_text(local),
             "remote": address_text(remote),

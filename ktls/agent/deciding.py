@@ -29,6 +29,7 @@ def decide_asked(policy: Policy, asked: Asked, local: Endpoint, remote: Endpoint
         uid=program.uid,
         gid=program.gid,
         groups=program.groups,
+        group_names=program.group_names,
         unit=program.unit,
         when=datetime.now(UTC),
     )

@@ -58,6 +58,7 @@ def session_facts(session: Session) -> dict[str, object]:
         "server_name": session.server_name,
         "alpn": session.alpn,
         "resumed": session.resumed,
+        "peer_user": session.peer_user,
         **peer_facts(session.peer_chain),
     }
 

@@ -6,8 +6,8 @@ from ktls.errors import EngineUnavailable
 from ktls.keyring import Keyring, SniEntry
 from ktls.probe import Capabilities
 from offload.engine import usable_suites
+from policy.identities import Keyring as KeyringData
 from policy.model import Action
-from policy.model import Keyring as KeyringData
 
 _VERSIONS = {"1.2": Version.TLS12, "1.3": Version.TLS13}
 
@@ -43,6 +43,7 @@ def tls_parameters(action: Action, role: Role, capabilities: Capabilities) -> Tl
         alpn=action.alpn,
         verify=action.verify,
         client_auth=action.client_auth,
+        users=tuple((one.identity, one.user) for one in action.users),
         peer_identities=action.peer_identities,
         tickets=action.resumption.tickets,
         ticket_lifetime=action.resumption.lifetime,

@@ -4,6 +4,7 @@ The process and its user come from the kernel (SCM_CREDENTIALS). Everything else
 verdict; whatever cannot be read is None, and a rule that asks for it does not match.
 """
 
+import grp
 import os
 import pwd
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class Program:
         gid: its group.
         user: the user's name.
         groups: its other groups.
+        group_names: of all of them, as far as they have names.
         unit: its systemd unit.
     """
 
@@ -31,18 +33,21 @@ class Program:
     gid: int
     user: str | None
     groups: tuple[int, ...]
+    group_names: tuple[str, ...]
     unit: str | None
 
 
 def program_of(pid: int, uid: int, gid: int) -> Program:
     """Look up the sender of a message."""
+    groups = _groups(pid)
     return Program(
         pid=pid,
         path=_executable(pid),
         uid=uid,
         gid=gid,
         user=_user_name(uid),
-        groups=_groups(pid),
+        groups=groups,
+        group_names=tuple(name for number in {gid: 0, **dict.fromkeys(groups)} if (name := _group_name(number))),
         unit=_unit(pid),
     )
 
@@ -82,6 +87,14 @@ def _unit(pid: int) -> str | None:
 def _user_name(uid: int) -> str | None:
     try:
         return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _group_name(gid: int) -> str | None:
+    try:
+        return grp.getgrgid(gid).gr_name
     except KeyError:
         return None
 

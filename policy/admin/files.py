@@ -25,6 +25,7 @@ def question_options(command: click.decorators.FC) -> click.decorators.FC:
             click.option("--name", "remote_name", metavar="HOST", help="What the program resolved."),
             click.option("--program", metavar="PATH", help="The executable."),
             click.option("--user", metavar="NAME|ID", help="Its effective user."),
+            click.option("--group", metavar="NAME|ID,...", help="Its groups."),
             click.option("--unit", metavar="UNIT", help="Its systemd unit."),
             click.option("--at", metavar="TIME", help='When, as "2026-01-05T12:00"; now when missing.'),
         )

@@ -66,6 +66,9 @@ def action_of(rule: Statement, library: Library) -> Translated:
         made.verdict = "clear"
         return made
     _role(said, made)
+    if made.action.get("client_auth") == "map":
+        line = parameters["clientauthtype"].line
+        library.notes.add(line, "ClientAuthType SAFCheck: RACF is not asked; say in [[map]] tables who is whom")
     _versions(said, parameters, library, made)
     _ciphers([*environments, *connections], library, made)
     _settings(said, made)

@@ -18,6 +18,15 @@ REFERENCES = frozenset({"ttlsgroupactionref", "ttlsenvironmentactionref", "ttlsc
 PRIORITY_DEFAULT = 1
 
 
+NOBODY = """\
+# SAFCheck asks RACF which user a certificate belongs to: say it here, as often as there are users. Until then nobody is
+# let in by the rules that need it.
+[[map]]
+identity = "DNS:nobody.invalid"
+user = "nobody"
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Import:
     """A translated file.
@@ -55,7 +64,8 @@ def translate(text: str, file: str) -> Import:
         "#",
     ]
     head += [f"# line {line}: {what}" for line, what in listed] or ["# Nothing was left out."]
-    parts = ["\n".join(head) + '\nversion = 1\ndefault = "clear"\n', *keyrings.values(), *rules]
+    maps = [NOBODY] if any('client_auth = "map"' in rule for rule in rules) else []
+    parts = ["\n".join(head) + '\nversion = 1\ndefault = "clear"\n', *maps, *keyrings.values(), *rules]
     return Import("\n".join(parts), tuple(listed))
 
 

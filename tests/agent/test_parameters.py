@@ -6,7 +6,8 @@ from ktls.agent.parameters import keyring_of, role_of, tls_parameters
 from ktls.ciphers import SUITES, Role, Version
 from ktls.errors import EngineUnavailable
 from ktls.probe import probe
-from policy.model import Action, Keyring
+from policy.identities import Keyring
+from policy.model import Action
 
 
 @pytest.mark.parametrize(

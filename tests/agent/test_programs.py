@@ -1,5 +1,6 @@
 """What is known of the sender of a request, and who else holds a socket."""
 
+import grp
 import os
 import pwd
 import socket
@@ -15,6 +16,7 @@ def test_a_process_is_described_by_its_proc_files() -> None:
     assert program.path == os.path.realpath(sys.executable)
     assert program.user == pwd.getpwuid(os.getuid()).pw_name
     assert set(program.groups) == set(os.getgroups())
+    assert program.group_names[0] == grp.getgrgid(os.getgid()).gr_name
 
 
 def test_a_process_that_is_gone_is_known_by_its_user_alone() -> None:

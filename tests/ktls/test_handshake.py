@@ -409,7 +409,8 @@ def test_a_certificate_in_trust_is_an_anchor_though_its_issuer_is_not(world):
 @BOTH
 def test_a_client_without_certificate_is_refused_where_one_is_required(world, version, auth):
     peer = stdlib_client(world.ca_file, version=version)
-    outcome = run(Handshake(world.as_server(client_auth=auth, **only(version))), peer)
+    environment = world.as_server(client_auth=auth, users=(("DNS:*.example", "app"),), **only(version))
+    outcome = run(Handshake(environment), peer)
     assert type(outcome.failed) is CertificateMissing
     alerts = {Version.TLS12: "alert handshake failure", Version.TLS13: "alert certificate required"}
     assert alerts[version] in told(peer)
@@ -428,10 +429,32 @@ def test_a_client_without_certificate_may_come_elsewhere(world, version, auth):
 @BOTH
 def test_a_client_certificate_is_in_the_session(world, version, auth):
     peer = stdlib_client(world.ca_file, version=version, pair=world.client)
-    outcome = run(Handshake(world.as_server(client_auth=auth, **only(version))), peer)
+    environment = world.as_server(client_auth=auth, users=(("DNS:*.example", "app"),), **only(version))
+    outcome = run(Handshake(environment), peer)
     leaf = x509.load_der_x509_certificate(outcome.established.peer_chain[0])
     assert leaf == world.client.leaf
     check_keys(outcome, peer)
+
+
+@BOTH
+def test_a_client_certificate_is_mapped_to_the_first_user_that_fits(world, version):
+    users = (("DNS:other.example", "nobody"), ("DNS:client.example", "app"), ("DNS:*.example", "guest"))
+    peer = stdlib_client(world.ca_file, version=version, pair=world.client)
+    outcome = run(Handshake(world.as_server(client_auth="map", users=users, **only(version))), peer)
+    assert outcome.established.peer_user == "app"
+    required = world.as_server(client_auth="required", users=users, **only(version))
+    outcome = run(Handshake(required), stdlib_client(world.ca_file, version=version, pair=world.client))
+    assert outcome.established.peer_user is None
+
+
+@BOTH
+def test_a_client_that_is_mapped_to_nobody_is_refused_before_our_finished_or_a_ticket(world, version):
+    environment = world.as_server(client_auth="map", users=(("DNS:other.example", "app"),), **only(version))
+    peer = stdlib_client(world.ca_file, version=version, pair=world.client)
+    outcome = run(Handshake(environment), peer)
+    assert type(outcome.failed) is NameMismatch
+    assert "no local user" in outcome.failed.message
+    assert "alert bad certificate" in told(peer)
 
 
 @BOTH

@@ -4,13 +4,14 @@ import contextlib
 
 import pytest
 import trustme
+from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ktls.errors import CertificateRejected, NameMismatch, UsageError
-from ktls.identity import check_identities, check_server_name, host_name, parse_certificate, parse_identity
+from ktls.identity import check_identities, check_server_name, host_name, mapped_user, parse_certificate, parse_identity
 from tests.ktls.handshake_peer import dns, ip, make_leaf, uri
 
 
@@ -96,6 +97,9 @@ def test_the_error_says_who_was_wanted_and_who_came_briefly(make):
         ("IP:192.0.2.7", True),
         ("IP:::ffff:192.0.2.7", True),
         ("IP:192.0.2.70", False),
+        ("EMAIL:Ann@EXAMPLE.com", True),
+        ("EMAIL:ann@example.com", False),
+        ("EMAIL:ann@example.org", False),
         ("URI:spiffe://example.org/app", True),
         ("URI:spiffe://example.org/app2", False),
         ("URI:spiffe://example.org/*", False),
@@ -103,7 +107,8 @@ def test_the_error_says_who_was_wanted_and_who_came_briefly(make):
     ],
 )
 def test_an_identity_is_exact(make, wanted, good):
-    certificate = make(dns("db.app.example"), dns("*.wild.example"), ip("192.0.2.7"), uri("spiffe://example.org/app"))
+    names = dns("db.app.example"), dns("*.wild.example"), ip("192.0.2.7"), uri("spiffe://example.org/app")
+    certificate = make(*names, x509.RFC822Name("Ann@Example.com"))
     assert passes(check_identities, certificate, (wanted,)) is good
     assert passes(check_identities, certificate, ("DNS:nobody.example", parse_identity(wanted))) is good
 
@@ -127,9 +132,17 @@ def test_nobody_wanted_is_everybody_allowed(make):
     assert not passes(check_identities, make(), ("DNS:a.example",))
 
 
+def test_the_first_mapping_that_fits_says_who_it_is(make):
+    users = tuple((parse_identity(text), user) for text, user in (("DNS:*.a", "one"), ("DNS:x.a", "two")))
+    assert mapped_user(make(dns("x.a")), users) == "one"
+    assert mapped_user(make(dns("x.a")), users[::-1]) == "two"
+    with pytest.raises(NameMismatch, match="no local user is mapped"):
+        mapped_user(make(dns("x.b")), users)
+
+
 BAD_IDENTITIES = [
     "", "a.example", "DNS:", "DNS:a..b", "DNS:*", "DNS:a.*.b", "DNS:a*.b", "DNS:*a.b", "IP:a.example", "IP:1.2.3",
-    "SHA256:ab", "SHA256:" + "g" * 64, "SHA1:" + "0" * 40, "EMAIL:a@b",
+    "SHA256:ab", "SHA256:" + "g" * 64, "SHA1:" + "0" * 40, "EMAIL:a", "EMAIL:*@b",
 ]  # fmt: skip
 
 

@@ -133,6 +133,7 @@ def test_what_is_wrong_with_an_action(problems, line, what):
     [
         ("DNS:App.example", "DNS:app.example"),
         ("IP:2001:DB8::1", "IP:2001:db8::1"),
+        ("EMAIL:Ann.B@Example.COM", "EMAIL:Ann.B@example.com"),
         ("URI:spiffe://example/App", "URI:spiffe://example/App"),
         ("SHA256:" + "AB:" * 31 + "AB", "SHA256:" + "ab" * 32),
     ],
@@ -141,7 +142,7 @@ def test_identities_are_spelled_in_one_way(text, read):
     assert peer_identity(text) == read
 
 
-@pytest.mark.parametrize("text", ["app.example", "dns:a", "URI:a b", "URI:/x", "SHA256:abc", "EMAIL:a@b"])
+@pytest.mark.parametrize("text", ["app.example", "dns:a", "URI:a b", "URI:/x", "SHA256:abc", "EMAIL:a", "EMAIL:*@b"])
 def test_what_is_no_identity(problems, text):
     (problem,) = problems(f'[action.a]\npeer_identities = ["{text}"]\n')
     assert problem.startswith(f'3: [action.a] peer_identities: "{text}" is not an identity')

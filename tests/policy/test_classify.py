@@ -43,6 +43,7 @@ MATCHES = st.builds(
     program=some(PROGRAM_GLOBS, names.program),
     unit=some(UNIT_GLOBS, names.unit),
     user=st.just(()) | st.lists(USERS, min_size=1, max_size=2).map(tuple),
+    group=st.just(()) | st.lists(USERS, min_size=1, max_size=2).map(tuple),
     time=st.sampled_from([None, None, TimeWindow(start=480, end=1080, zone="UTC")]),
 )
 FACTS = st.builds(
@@ -55,6 +56,9 @@ FACTS = st.builds(
     program=st.none() | st.sampled_from(PROGRAMS),
     user=st.sampled_from([None, "app", "root"]),
     uid=st.sampled_from([None, 0, 500, 1000]),
+    gid=st.sampled_from([None, 0, 500]),
+    groups=st.sampled_from([(), (1000,), (500, 1000)]),
+    group_names=st.sampled_from([(), ("app",), ("root", "app")]),
     unit=st.none() | st.sampled_from(UNITS),
 )
 

@@ -126,6 +126,7 @@ RULES = st.lists(
             "remote_name": some(NAME_GLOBS),
             "program": some(PROGRAM_GLOBS),
             "user": some(USERS),
+            "group": some(USERS),
             "unit": some(UNIT_GLOBS),
             "time": TIMES,
         },
@@ -141,6 +142,9 @@ FACTS = st.builds(
     program=st.none() | PROGRAMS,
     user=st.none() | st.sampled_from(["app", "root"]),
     uid=st.none() | st.sampled_from([0, 500, 1000, 2000]),
+    gid=st.none() | st.sampled_from([0, 1000]),
+    groups=st.sampled_from([(), (1000, 2000)]),
+    group_names=st.sampled_from([(), ("app",), ("root", "app")]),
     unit=st.none() | UNITS,
     when=st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 31), timezones=st.just(UTC)),
 )
@@ -193,6 +197,9 @@ def fits(rule: dict, has: Facts) -> bool:
         "remote_name": lambda glob: name is not None and fnmatch.fnmatchcase(name, glob),
         "program": lambda glob: program is not None and fnmatch.fnmatchcase(program, glob),
         "user": lambda user: has.user == user or in_numbers(has.uid, user),
+        "group": lambda group: (
+            group in has.group_names or any(in_numbers(gid, group) for gid in (has.gid, *has.groups))
+        ),
         "unit": lambda glob: has.unit is not None and fnmatch.fnmatchcase(has.unit, glob),
         "time": lambda window: in_time(has.when, window),
     }

@@ -9,9 +9,10 @@ import pytest
 
 from policy.actions import CIPHERS
 from policy.decide import decide
+from policy.identities import Keyring
 from policy.lint import warnings
 from policy.load import load
-from policy.model import Action, Facts, Keyring, Policy, Rule
+from policy.model import Action, Facts, Policy, Rule
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = sorted((ROOT / "policies").glob("*.toml"))
@@ -77,7 +78,7 @@ def test_postgresql_clients(tmp_path):
 
 
 def test_there_are_policies_in_the_document():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     assert DOCUMENT.count("```") == 2 * len(BLOCKS)
 
 
@@ -94,7 +95,7 @@ def table_keys(heading: str) -> set[str]:
 def test_every_key_is_in_the_document():
     from policy.model import Match
 
-    assert table_keys("Actions") == set(Action.__slots__) - {"name"}
+    assert table_keys("Actions") == set(Action.__slots__) - {"name", "users"}
     assert table_keys("Keyrings") == set(Keyring.__slots__) - {"name"}
     assert table_keys("Rules") == {*Rule.__slots__, *Match.__slots__} - {"match", "line", "keys"}
 

@@ -1,6 +1,6 @@
 import pytest
 
-from policy.model import Keyring, SniEntry
+from policy.identities import Keyring, SniEntry
 
 USE = """
 [[rule]]

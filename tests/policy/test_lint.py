@@ -87,22 +87,6 @@ def test_what_has_no_effect_yet_does_not_pass_in_silence(load_text, line):
     assert told(load_text(text)) == [f'2: [rule "a"] {key}: is understood, but has no effect yet']
 
 
-def test_a_mapping_that_nobody_makes_is_told(load_text):
-    text = """
-[[rule]]
-name = "a"
-verdict = "tls"
-direction = "inbound"
-action = { keyring = "k", client_auth = "map" }
-[keyring.k]
-pkcs12 = "web.p12"
-trust = ["ca.pem"]
-"""
-    assert told(load_text(text)) == [
-        '3: [rule "a"] client_auth: "map" is "required" for now: nothing maps the certificate to a user yet'
-    ]
-
-
 def test_every_rule_of_many_is_looked_at():
     rules = [Rule(str(port), Verdict.DENY, Match(remote_port=(NumberRange(port, port),))) for port in range(1, 5000)]
     last = Rule("late", Verdict.DENY, Match(remote_port=(NumberRange(7, 7),), user=("app",)))
@@ -119,6 +103,7 @@ KEYS = st.fixed_dictionaries(
         ),
         "remote_name": st.sampled_from([(glob("*.a"),), (glob("x.a"),), (glob("*"),), (glob("?.a"), glob("b"))]),
         "user": st.sampled_from([("app",), ("root", "app"), (NumberRange(0, 5),), (NumberRange(3, 3),)]),
+        "group": st.sampled_from([("app",), ("root", "app"), (NumberRange(0, 5),), (NumberRange(3, 3),)]),
         "time": st.sampled_from([TimeWindow(zone="UTC"), TimeWindow(frozenset({6}), 1320, 300)]),
     },
 )

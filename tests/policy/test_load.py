@@ -177,6 +177,8 @@ WORDS = (
     "direction",
     "remote",
     "user",
+    "group",
+    "map",
     "time",
     "verdict",
     "sni",

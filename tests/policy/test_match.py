@@ -17,6 +17,9 @@ FACTS = Facts(
     program="/usr/bin/psql",
     user="app",
     uid=1000,
+    gid=100,
+    groups=(27, 44),
+    group_names=("users", "sudo", "video"),
     unit="app@1.service",
     when=datetime(2026, 3, 4, 12, 0, tzinfo=UTC),  # a Wednesday
 )
@@ -43,6 +46,9 @@ FITTING = [
     Match(program=(program("/usr/bin/*"),)),
     Match(user=("app",)),
     Match(user=("other", values.port_range(1000))),
+    Match(group=("other", "sudo")),
+    Match(group=(values.group("100"),)),
+    Match(group=(values.group("40-44"),)),
     Match(unit=(unit("app@*.service"),)),
     Match(time=values.time_window((values.days("wed"),), 720, 721, "UTC")),
 ]
@@ -55,6 +61,7 @@ NOT_FITTING = [
     Match(remote_name=(remote_name("db.example"),)),
     Match(program=(program("/usr/bin"),)),
     Match(user=("root", values.port_range(999))),
+    Match(group=("wheel", values.group("45-99"))),
     Match(unit=(unit("app@*.scope"),)),
     Match(time=values.time_window((values.days("wed"),), 0, 720, "UTC")),
 ]

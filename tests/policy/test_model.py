@@ -2,7 +2,8 @@ import pickle
 
 import pytest
 
-from policy.model import SYSTEM, Action, Keyring, Match, NumberRange, Rule, Verdict
+from policy.identities import SYSTEM, Keyring
+from policy.model import Action, Match, NumberRange, Rule, Verdict
 from policy.names import glob
 from policy.snapshot import build
 

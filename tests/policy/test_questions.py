@@ -1,5 +1,6 @@
 """Connections in the words of administrators."""
 
+import grp
 import os
 import pwd
 from datetime import UTC, datetime
@@ -27,6 +28,15 @@ def test_a_user_is_known_by_name_and_number():
         assert (facts.user, facts.uid) == (me.pw_name, me.pw_uid)
     assert read_question({**LEAST, "user": "nobody-here"}).uid is None
     assert read_question({**LEAST, "user": "3999999999"}).user is None
+
+
+def test_groups_are_known_by_name_and_number():
+    mine = grp.getgrgid(os.getgid())
+    for text in (mine.gr_name, str(mine.gr_gid), f"{mine.gr_name}, nobody-here, 3999999999"):
+        facts = read_question({**LEAST, "group": text})
+        assert (facts.group_names[0], facts.groups[0]) == (mine.gr_name, mine.gr_gid)
+    assert (facts.group_names[1:], facts.groups[1:]) == (("nobody-here",), (3999999999,))
+    assert read_question(LEAST).groups == ()
 
 
 def test_a_time_may_have_a_zone():

@@ -12,6 +12,7 @@ def record(**changes) -> Record:
     facts: dict = {
         "direction": "outbound", "remote": ("10.0.0.1", 5432), "local": ("10.0.0.9", 40000), "user": "app",
         "program": "/usr/bin/psql", "when": datetime(2026, 1, 5, tzinfo=UTC), "remote_name": "db.example",
+        "group_names": ("staff",),
     }  # fmt: skip
     return Record(Facts(**(facts | changes)), Verdict.CLEAR, None, 1)
 
@@ -20,7 +21,7 @@ def test_what_was_seen_becomes_a_policy_that_protects_it(load_text):
     records = [record(remote=(f"10.0.0.{host}", 5432)) for host in range(4)]
     records += [record(direction="inbound", program="/usr/sbin/nginx", local=("10.0.0.9", 80), remote_name=None)]
     text = suggest(records)
-    assert "# Seen 4 times, as app, by the name db.example." in text
+    assert "# Seen 4 times, as app, in group staff, by the name db.example." in text
     assert 'remote = ["10.0.0.0/30"]' in text
     policy = load_text(text.replace("version = 1\n", ""))
     assert [rule.name for rule in policy.rules] == ["1 psql to port 5432", "2 nginx on port 80"]

@@ -50,8 +50,9 @@ def test_a_keyring_that_cannot_be_read_is_not_also_missing(problems):
 
 @pytest.mark.parametrize("auth", ["none", "passthru", "full", "required", "map"])
 def test_clients_are_not_let_in_by_just_any_public_certificate(problems, auth):
-    text = f'{SERVER}{RULE}direction = "inbound"\naction = {{ keyring = "k", client_auth = "{auth}" }}\n'
-    assert len(problems(text)) == (auth in ("full", "required", "map"))
+    head = '[[map]]\nidentity = "DNS:a"\nuser = "app"\n' if auth == "map" else ""
+    text = f'{head}{SERVER}{RULE}direction = "inbound"\naction = {{ keyring = "k", client_auth = "{auth}" }}\n'
+    assert len(problems(text)) == (auth in ("full", "required"))  # with "map" the mappings name them
     assert problems(text.replace('p12"\n', 'p12"\ntrust = ["ca.pem"]\n')) == []
     named = text.replace(" }", ', peer_identities = ["DNS:a"] }')
     assert len(problems(named)) == (auth in ("none", "passthru"))

@@ -140,6 +140,12 @@ def test_what_is_no_user(value, why):
     assert why in refused(values.user, value)
 
 
+def test_groups_are_written_as_users_are():
+    assert (values.group("wheel"), str(values.group("100-199")), str(values.group(27))) == ("wheel", "100-199", "27")
+    assert "is not a group" in refused(values.group, "a b")
+    assert "is not a group id" in refused(values.group, "-5")
+
+
 @pytest.mark.parametrize(
     ("text", "numbers"), [("mon", [0]), ("mon-fri", [0, 1, 2, 3, 4]), ("Sat - Mon", [0, 5, 6]), ("wed-wed", [2])]
 )

@@ -45,6 +45,7 @@ def test_actions_are_put_together_as_at_tls_does(rules):
     assert action is not None
     assert (action.role, action.client_auth, action.max_version) == ("server", "map", "1.2")
     assert action.ciphers == ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")
+    assert [one.user for one in action.users] == ["nobody"]  # until somebody says who is whom
     assert (action.handshake_timeout, action.keyring.name) == (30.0, RING)
     client = rules["office-hours"].action
     assert client is not None
