@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fcntl import ioctl
+from select import poll
 from socket import SO_LINGER, SOL_SOCKET, socket
 from struct import Struct
 from sys import byteorder
@@ -24,6 +25,13 @@ def shut(sock: socket, how: int) -> None:
 def aborts(sock: socket) -> bool:
     """Tell whether the program wants close() to be a RST: SO_LINGER on, with no seconds."""
     return _linger(sock) == (1, 0)
+
+
+def hung_up(sock: socket) -> bool:
+    """Tell whether nobody holds the other end of a Unix socket any more, or it has been shut down both ways."""
+    asked = poll()
+    asked.register(sock, 0)
+    return bool(asked.poll(0))
 
 
 def abort_at_close(sock: socket) -> None:

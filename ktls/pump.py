@@ -17,19 +17,11 @@ Theory of operation
 from asyncio import TimerHandle
 from collections.abc import Callable
 from contextlib import suppress
-from socket import (
-    IPPROTO_TCP,
-    MSG_DONTWAIT,
-    MSG_NOSIGNAL,
-    SHUT_RDWR,
-    SHUT_WR,
-    TCP_SYNCNT,
-    socket,
-)
+from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RDWR, SHUT_WR, TCP_SYNCNT, socket
 
 from OpenSSL import SSL
 
-from ktls.closing import aborts, close_tcp, reset_when_out, shut
+from ktls.closing import aborts, close_tcp, hung_up, reset_when_out, shut
 from ktls.errors import KtlsError, PeerClosed, ProtocolError, Truncated
 from ktls.poller import END, GONE, IN, OUT, Poller
 from ktls.relay import CHUNK, HELD_PAUSE, Mark, RelayCore, RelayEnd, Way
@@ -38,7 +30,6 @@ ROUNDS = 8
 """Chunks moved each way before others get their turn."""
 LINGER = 5.0
 """Seconds: once the program is gone, the peer must take something, or end its direction, this often."""
-
 
 _FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 _NOTHING = memoryview(b"")
@@ -149,6 +140,9 @@ class Pump:
 
     def _settle(self) -> None:
         """Pass on the ends that have nothing more before them."""
+        if self._program_gone and aborts(self._outside):
+            self._finish()
+            return
         if self._out is Way.ENDING and not self._to_peer and self._unread:
             self._out = Way.ENDED
             reset_when_out(self._outside, self._call_later, self._finish)
@@ -186,6 +180,10 @@ class Pump:
             return False
         except ConnectionResetError:  # A was closed with something unread
             self._unread, count = True, 0
+        if count == 0 and aborts(self._outside) and hung_up(self._inside):  # the event is still on its way
+            self._program_gone = self._program_deaf = True
+            self._out = Way.ENDED
+            return False
         if count == 0:
             self._out = Way.ENDING
             if not self._unread:

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from ktls.closing import aborts, close_tcp, shut, stands
+from ktls.closing import aborts, close_tcp, hung_up, shut, stands
 
 RST = struct.pack("=ii", 1, 0)
 
@@ -52,3 +52,13 @@ def test_a_connection_stands_from_connect_to_reset(pair):
     with pytest.raises(ConnectionResetError):
         ours.recv(1)
     assert not stands(ours)
+
+
+def test_the_other_end_of_a_unix_pair_is_gone_when_it_is_closed_and_not_when_it_has_ended_one_direction():
+    ours, theirs = socket.socketpair()
+    with ours:
+        assert not hung_up(ours)
+        theirs.shutdown(socket.SHUT_WR)
+        assert not hung_up(ours)
+        theirs.close()
+        assert hung_up(ours)
