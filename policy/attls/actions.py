@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ktls.ciphers import SUITES
-from policy.attls.library import Library
+from policy.attls.references import Library
 from policy.attls.statements import Parameter, Statement
 from policy.problems import quote
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from policy.attls.library import Library
+from policy.attls.references import Library
 from policy.attls.statements import Parameter, Statement
 
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")  # of DayOfWeekMask, the first digit is Sunday

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from policy.attls.actions import Translated, action_of
 from policy.attls.conditions import KNOWN, addresses, ports, times
-from policy.attls.library import Library, Notes
+from policy.attls.references import Library, Notes
 from policy.attls.statements import Statement, read_statements
 from policy.problems import quote
 

@@ -3,7 +3,7 @@
 import pytest
 
 from policy.attls.actions import action_of
-from policy.attls.library import Library, Notes
+from policy.attls.references import Library, Notes
 from policy.attls.statements import read_statements
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from policy.attls.conditions import addresses, ports, times
-from policy.attls.library import Library, Notes
+from policy.attls.references import Library, Notes
 from policy.attls.statements import read_statements
 
 GROUP = "PortGroup g\n{\nPortRange { Port 1 }\nPortRangeRef p\n}\nPortRange p { Port 2 }"

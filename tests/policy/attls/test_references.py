@@ -1,6 +1,6 @@
 """References between statements."""
 
-from policy.attls.library import Library, Notes
+from policy.attls.references import Library, Notes
 from policy.attls.statements import read_statements
 
 
