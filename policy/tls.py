@@ -15,7 +15,6 @@ NOT_YET: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("application_controlled", (True,)),
     ("negotiate", ("smtp", "ftp", "postgres", "ldap", "xmpp")),
     ("already_tls", ("adopt", "deny")),
-    ("secondary", (True,)),
 )
 """Keys of the language whose work is still to come, with the values that ask for it."""
 

@@ -22,7 +22,7 @@ from ktls.agent.handshaking import Handshaking
 from ktls.agent.installing import KeyInstaller
 from ktls.agent.leash import Leash, tcp_bytes
 from ktls.agent.messages import Outcome, RequestKind, VerdictCode
-from ktls.agent.parameters import role_of, tls_parameters
+from ktls.agent.parameters import tls_parameters
 from ktls.agent.shared import Shared
 from ktls.agent.wire import Wire
 from ktls.ciphers import Role
@@ -56,17 +56,15 @@ class Connection:
 
     def __init__(self, asked: Asked, number: int, shared: Shared) -> None:
         self._asked, self._request, self._program, self._r = asked, asked.request, asked.program, asked.r
-        self._shared = shared
+        self._shared, self._number = shared, number
         self._gate = Gate(asked.b, asked.request.filler, shared.poller)
-        self._outbound = asked.request.kind is RequestKind.CONNECT
         # What a server's process resolved to a client's address says nothing about that client: no reverse DNS, ever.
-        self._name = asked.request.name if self._outbound else None
+        self._name = asked.request.name if asked.request.kind is RequestKind.CONNECT else None
         self._task: asyncio.Task[None] | None = None
         self._pump: Pump | None = None
         self._gone = asyncio.Event()  # every copy of A is closed
         self._decided = self._opened = False
         self._untouched = False  # R is the program's to connect again
-        self._since = time.monotonic()
         self._session: Session | None = None
         self._flags = ""
         self._local, self._remote = asked.addresses()
@@ -81,11 +79,11 @@ class Connection:
             True when `run` must follow; otherwise everything is done and closed.
         """
         policy = self._shared.policy
-        decision = decide_asked(policy, self._asked, self._local, self._remote, self._name)
+        decided = decide_asked(policy, self._asked, self._local, self._remote, self._name, self._shared.firsts)
+        decision = decided.decision
         observed = policy.mode == "observe" and decision.verdict is not Verdict.CLEAR
-        self._facts |= {"rule": decision.rule, "verdict": str(decision.verdict)}
-        self._facts |= {"reason": decision.reason, "policy": decision.revision}
-        verdict = VerdictCode.CLEAR if observed else VerdictCode[decision.verdict.name]
+        self._facts |= decided.facts()
+        verdict = VerdictCode.CLEAR if observed else decided.code
         error = Denied.errno if verdict is VerdictCode.DENY else 0
         try:
             self._gate.answer(verdict, error)
@@ -93,9 +91,9 @@ class Connection:
             self._report("failed", Failure("program-gone", 0, "the program has gone before the verdict"))
             self._close()
             return False
-        if verdict is VerdictCode.TLS and decision.action is not None:
+        if decision.action is not None and decided.role is not None and not observed:
             self._action: Action = decision.action
-            self._role = role_of(decision.action, connecting=self._outbound)
+            self._role, self._name, self._fate = decided.role, decided.name, decided
             return True
         if verdict is VerdictCode.DENY:
             self._report("denied", Failure("denied", error, decision.reason))
@@ -210,6 +208,10 @@ class Connection:
         self._facts |= {"engine": str(self._choice.engine), "engine_reason": self._choice.reason}
         self._report("open")
         self._since = time.monotonic()
+        with self._shared.firsts.living(self._remote[0], self._fate.as_first(self._asked, self._number)):
+            await self._last(wire, session)
+
+    async def _last(self, wire: Wire, session: "Session") -> None:
         if self._choice.engine is Engine.RELAY:
             wire.release()
             end = await self._relay()

@@ -51,6 +51,7 @@ class VerdictCode(Enum):
 
     CLEAR = b"C"
     TLS = b"T"
+    SECONDARY = b"S"  # TLS, and connect() does not wait for the handshake
     DENY = b"D"
 
 

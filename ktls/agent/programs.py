@@ -7,9 +7,13 @@ verdict; whatever cannot be read is None, and a rule that asks for it does not m
 import grp
 import os
 import pwd
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,24 @@ def _group_name(gid: int) -> str | None:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return None
+
+
+def holds(pid: int, inodes: Mapping[int, T], *, most: int = 1024) -> T | None:
+    """Tell which of these sockets a process has open.
+
+    Args:
+        pid: the process; one that may not be looked into holds none.
+        inodes: what each socket is called.
+        most: descriptors looked at.
+    """
+    try:
+        for number in os.listdir(f"/proc/{pid}/fd")[:most]:  # noqa: PTH208
+            target = os.readlink(f"/proc/{pid}/fd/{number}")  # noqa: PTH115
+            if target.startswith("socket:[") and (found := inodes.get(int(target[8:-1]))) is not None:
+                return found
+    except OSError:
+        pass
+    return None
 
 
 def holders(inodes: frozenset[int], *, most: int = 100_000) -> frozenset[int]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from ktls.agent.firsts import Firsts
 from ktls.agent.programs import holders
 from ktls.agent.report import Report
 from ktls.environment import Environment, EnvironmentCache, TlsParameters
@@ -31,6 +32,7 @@ class Shared:
         self.report = report
         self.loop = asyncio.get_running_loop()
         self.poller = Poller(self.loop)
+        self.firsts = Firsts()
         # OpenSSL lets go of the interpreter lock, so as many handshakes proceed as there are processors.
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="handshake")
         self._scanner = ThreadPoolExecutor(1, thread_name_prefix="holders")

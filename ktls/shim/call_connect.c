@@ -86,7 +86,8 @@ EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
     int refused = gate_raise(fd, &request);
     if (refused)
         return fail(refused);
-    if (slot_state(slot_of(fd)) != GATED || result < 0)
+    slot = slot_of(fd);
+    if (slot_state(slot) != GATED || !(slot & OUTBOUND) || result < 0)
         return result < 0 ? fail(error) : 0;
     if (real(fcntl)(fd, F_GETFL) & O_NONBLOCK)
         return fail(EINPROGRESS);

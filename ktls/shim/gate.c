@@ -145,7 +145,9 @@ static int raise_with(int fd, const int pair[2], const struct request *request)
     bool asked = ask(fd, pair[1], fill(pair[0]), request);
     real(close)(pair[1]);
     int error = asked ? hear(pair[0], &verdict) : ECONNREFUSED;
-    if (error == 0 && verdict == 'T')
+    if (verdict == 'S' && !(request->flags & REQUEST_IN_PROGRESS))
+        flags &= ~OUTBOUND; /* the peer may wait for the program's next word before it accepts: connected it is */
+    if (error == 0 && (verdict == 'T' || verdict == 'S'))
         error = stand(fd, pair[0], flags);
     else if (error == 0 && verdict != 'C')
         error = EPROTO;

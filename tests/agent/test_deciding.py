@@ -9,6 +9,7 @@ import pytest
 
 from ktls.agent.asked import Asked
 from ktls.agent.deciding import decide_asked
+from ktls.agent.firsts import Firsts
 from ktls.agent.messages import Request, RequestKind, VerdictCode
 from ktls.agent.programs import program_of
 from policy.load import parse
@@ -42,8 +43,9 @@ def test_policy_sees_the_connection_and_the_program(kind: RequestKind, name: str
     request = Request(kind, False, 0, ("192.0.2.7", 443), name)
     with socket.socket() as r, socket.socket() as b:
         asked = Asked(request, r, b, program_of(os.getpid(), os.getuid(), os.getgid()))
-        decision = decide_asked(policy, asked, ("10.0.0.1", 5), ("192.0.2.7", 443), name)
-    assert decision.verdict is verdict
+        decided = decide_asked(policy, asked, ("10.0.0.1", 5), ("192.0.2.7", 443), name, Firsts())
+    assert decided.decision.verdict is verdict
+    assert (decided.role, decided.first) == (None, None)
 
 
 def test_an_observing_agent_says_what_it_would_do_and_leaves_the_connection_clear(

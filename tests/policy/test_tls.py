@@ -15,7 +15,6 @@ def test_tls_needs_an_action(problems):
         ('negotiate = "smtp"', "negotiate", '"smtp"', '""'),
         ('already_tls = "adopt"', "already_tls", '"adopt"', '"pass"'),
         ('already_tls = "deny"', "already_tls", '"deny"', '"pass"'),
-        ("secondary = true", "secondary", "true", "false"),
     ],
 )
 def test_what_is_not_available_yet_is_refused_in_a_tls_rule_only(problems, line, key, shown, default):

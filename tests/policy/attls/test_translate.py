@@ -21,12 +21,11 @@ def imported():
 
 @pytest.fixture
 def rules(imported, folder, load_text):
-    """The rules of the translation, loaded; without the keys that a policy may not have yet."""
+    """The rules of the translation, loaded; without the key that a policy may not have yet."""
     for name in (f"{RING}.pem", f"{RING}.key", f"{RING}-ca.pem"):
         (folder / name).write_text("something")
     text = imported.text.replace("version = 1\n", "")
-    for key in ("application_controlled = true, ", "secondary = true, "):
-        text = text.replace(key, "")
+    text = text.replace("application_controlled = true, ", "")
     return {rule.name: rule for rule in load_text(text).rules}
 
 
