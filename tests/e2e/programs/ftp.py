@@ -61,8 +61,7 @@ def session(control: socket.socket, file: Path) -> None:
             case "STOR":
                 with data() as connection:
                     say("150 go on")
-                    whole = b"".join(iter(lambda connection=connection: connection.recv(65536), b""))
-                file.with_name(rest).write_bytes(whole)
+                    file.with_name(rest).write_bytes(connection.makefile("rb").read())
                 say("226 done")
             case "QUIT":
                 say("221 bye")
