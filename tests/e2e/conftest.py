@@ -5,6 +5,7 @@ engine is given on the command line, and "kernel" never falls back, so a test ca
 """
 
 import contextlib
+import datetime
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from tests.e2e.harness import PROGRAMS, SETTINGS, Program, as_words, can_rekey, fork_agent, listens, until
 from tests.e2e.peer import OPENED
@@ -108,3 +110,24 @@ def write_policy(tmp_path: Path, engine: str) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def revoke(ca):
+    """Call it with a certificate for a CRL (PEM) of its issuer that lists it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    def make(leaf: trustme.LeafCert) -> bytes:
+        certificate = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes())
+        issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
+        key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        now = datetime.datetime.now(datetime.UTC)
+        entry = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(now).build()
+        builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject).add_revoked_certificate(entry)
+        builder = builder.last_update(now - datetime.timedelta(days=1)).next_update(now + datetime.timedelta(days=1))
+        return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    return make

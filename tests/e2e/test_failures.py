@@ -136,27 +136,6 @@ action = {{ keyring = "k", engine = "{{engine}}" }}
         outcome(program, errno.EKEYREVOKED)
 
 
-@pytest.fixture
-def revoke(ca):
-    """Call it with a certificate for a CRL (PEM) of its issuer that lists it."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    def make(leaf: trustme.LeafCert) -> bytes:
-        certificate = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes())
-        issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
-        key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        now = datetime.datetime.now(datetime.UTC)
-        entry = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(now).build()
-        builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject).add_revoked_certificate(entry)
-        builder = builder.last_update(now - datetime.timedelta(days=1)).next_update(now + datetime.timedelta(days=1))
-        return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-    return make
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_clear_text_from_the_server_is_eproto(covered, transfer_command, tls_files, mode):
     def behave(sock: socket.socket) -> None:
