@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
 from cryptography.x509 import load_pem_x509_certificate
 
+from ktls.errors import AgentUnreachable
 from tests.e2e.decided import decided, visit
 from tests.e2e.harness import until
 from tests.e2e.peer import client_context
