@@ -2,20 +2,21 @@
 
 import re
 import tomllib
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from policy.actions import CIPHERS
 from policy.decide import decide
+from policy.expectations import read_expectations, try_expectations
+from policy.explain import explain
 from policy.identities import Keyring
 from policy.lint import warnings
 from policy.load import load
-from policy.model import Action, Facts, Policy, Rule
+from policy.model import Action, Policy, Rule
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = sorted((ROOT / "policies").glob("*.toml"))
+SAMPLES = sorted(path for path in (ROOT / "policies").glob("*.toml") if not path.name.endswith(".test.toml"))
 DOCUMENT = (ROOT / "docs" / "policy.md").read_text()
 BLOCKS = re.findall(r"^```toml\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 
@@ -38,43 +39,34 @@ def files(value: object) -> list[str]:
     return [str(value)]
 
 
-def verdict(policy: Policy, direction, remote, **more) -> tuple[str, str | None]:
-    when = datetime(2026, 3, 4, tzinfo=UTC)
-    decision = decide(policy, Facts(direction=direction, remote=remote, when=when, **more))
-    return str(decision.verdict), decision.rule
+def test_there_are_policies_to_start_from():
+    assert [path.stem for path in SAMPLES] == [
+        *("ftp", "groups-and-times", "mutual-tls", "postgresql-clients", "redis", "secure-port", "shared-port"),
+        *("tls-only", "users-by-certificate"),
+    ]
 
 
-def test_there_are_three_policies_to_start_from():
-    assert [path.stem for path in SAMPLES] == ["mutual-tls", "postgresql-clients", "secure-port"]
+def test_each_of_them_has_a_live_test():
+    text = (ROOT / "tests/e2e/test_sample_policies.py").read_text()
+    assert [path.stem for path in SAMPLES if f"def test_{path.stem.replace('-', '_')}(" not in text] == []
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_a_policy_to_start_from_does_what_is_expected_of_it_and_explains_itself(path, tmp_path):
+    """As `ktls policy test` and `ktls policy explain` do it; each rule is expected to decide something."""
+    policy = loaded(path.read_text(), tmp_path)
+    expectations = read_expectations(path.with_suffix(".test.toml"))
+    assert [one.line() for one in try_expectations(policy, expectations) if not one.held] == []
+    assert {rule.name for rule in policy.rules} <= {one.rule for one in expectations}
+    for one in expectations:
+        explanation = explain(policy, one.facts)
+        assert explanation.decision == decide(policy, one.facts)
+        assert explanation.decision.reason in explanation.lines()[-1]
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_a_policy_to_start_from_loads_without_a_warning(path, tmp_path):
     assert warnings(loaded(path.read_text(), tmp_path)) == ()
-
-
-def test_secure_port(tmp_path):
-    policy = loaded((ROOT / "policies/secure-port.toml").read_text(), tmp_path)
-    here = ("10.0.0.1", 8443)
-    assert verdict(policy, "inbound", ("192.0.2.1", 999), local=here) == ("tls", "8443 in")
-    assert verdict(policy, "outbound", ("192.0.2.1", 8443)) == ("tls", "8443 out")
-    assert verdict(policy, "outbound", ("192.0.2.1", 80), local=here) == ("clear", None)
-
-
-def test_mutual_tls(tmp_path):
-    policy = loaded((ROOT / "policies/mutual-tls.toml").read_text(), tmp_path)
-    assert verdict(policy, "inbound", ("10.20.3.4", 999)) == ("tls", "services")
-    assert verdict(policy, "outbound", ("2001:db8:20::1", 999)) == ("tls", "services")
-    assert verdict(policy, "outbound", ("::1", 999)) == ("clear", "this machine")
-    assert verdict(policy, "outbound", ("192.0.2.1", 53)) == ("clear", "DNS over TCP")
-    assert verdict(policy, "inbound", ("192.0.2.1", 999)) == ("deny", None)
-
-
-def test_postgresql_clients(tmp_path):
-    policy = loaded((ROOT / "policies/postgresql-clients.toml").read_text(), tmp_path)
-    assert verdict(policy, "outbound", ("192.0.2.1", 5432), remote_name="a.db.example") == ("tls", "databases")
-    assert verdict(policy, "outbound", ("192.0.2.1", 5432)) == ("deny", "databases by address")
-    assert verdict(policy, "outbound", ("198.51.100.1", 5432)) == ("clear", None)
 
 
 def test_there_are_policies_in_the_document():
