@@ -9,17 +9,14 @@ Theory of operation
    means is noted on R, where whoever holds A finds it (Mark): an end without a mark was cut off, by the peer or by the
    death of this process. Nothing else would do: B's name cannot be changed, and once both ends have been shut
    nobody can tell whether the other is still there.
-4. In order, or a RST eats the tail: close_notify, shutdown(SHUT_WR), read R to its end (bounded in time), close. Unless
-   the program wants the RST (SO_LINGER with no seconds): what is not out is dropped, and nothing looks like a good end;
-   or closed with something unread, where TCP resets too; but the peer gets what was written first.
+4. In order, or a RST eats the tail: close_notify, shutdown(SHUT_WR), read R to its end (bounded in time), close. With
+   SO_LINGER and no seconds what is not out is dropped; where something was left unread TCP resets, after the rest.
 """
 
 from asyncio import TimerHandle
 from collections.abc import Callable
 from contextlib import suppress
-from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RDWR, SHUT_WR, TCP_SYNCNT, socket
-
-from OpenSSL import SSL
+from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RD, SHUT_RDWR, SHUT_WR, TCP_SYNCNT, socket
 
 from ktls.closing import aborts, close_tcp, hung_up, reset_when_out, shut
 from ktls.errors import KtlsError, PeerClosed, ProtocolError, Truncated
@@ -41,7 +38,7 @@ class Pump:
     To be made before the gate opens, and started after it.
 
     Args:
-        connection: the handshake's connection, handshake done.
+        core: of a connection whose handshake is done.
         inside: B; its filler must be drained when the pump starts.
         outside: R.
         poller: who tells what is ready.
@@ -52,7 +49,7 @@ class Pump:
 
     def __init__(
         self,
-        connection: SSL.Connection,
+        core: RelayCore,
         inside: socket,
         outside: socket,
         *,
@@ -61,7 +58,7 @@ class Pump:
         strict: bool,
         finished: Callable[[RelayEnd], None],
     ) -> None:
-        self._core = RelayCore(connection)
+        self._core = core
         self._inside, self._outside = inside, outside
         self._poller, self._call_later = poller, call_later
         self._strict, self._finished = strict, finished
@@ -92,11 +89,25 @@ class Pump:
         self._open(_NOTHING)
         self._pump()
 
-    def stop(self) -> None:
-        """End both directions now: close_notify to the peer, ECONNRESET to the program."""
+    def stop(self, mark: Mark = Mark.NONE) -> None:
+        """End both directions now: close_notify to the peer, and to the program what `mark` says."""
         if not self._closed:
+            self._mark(mark)
             self._send_to_peer(self._core.seal_end())
             self._finish()
+
+    def close(self) -> None:
+        """End both directions in order: what the program has written goes out first, and then nobody waits for long."""
+        if not self._closed:
+            self._strict = False  # we asked for the end, however it comes
+            shut(self._inside, SHUT_RD)
+            self._on_inside(IN | END)
+            self._call_later(LINGER, lambda: self.stop(Mark.CLEAN))
+
+    def update_keys(self) -> None:
+        """Go on under new keys, where the session can."""
+        if self._out is Way.OPEN:
+            self._send_to_peer(self._core.update_keys())
 
     # --- turns ---------------------------------------------------------------------------------------------------
 
@@ -104,8 +115,7 @@ class Pump:
         if events & (IN | END | GONE):
             self._inside_readable = True
             self._inside_ended |= bool(events & (END | GONE))
-        if events & OUT:
-            self._inside_writable = True
+        self._inside_writable |= bool(events & OUT)
         if events & GONE and not self._program_gone:
             self._program_gone = self._program_deaf = True
             if aborts(self._outside):
@@ -119,8 +129,7 @@ class Pump:
         if events & (IN | END | GONE):
             self._outside_readable = True
             self._outside_ended |= bool(events & (END | GONE))
-        if events & (OUT | GONE):
-            self._outside_writable = True
+        self._outside_writable |= bool(events & (OUT | GONE))
         self._pump()
 
     def _again(self) -> None:

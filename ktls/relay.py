@@ -10,6 +10,8 @@ from enum import Enum, IntEnum, auto
 from OpenSSL import SSL
 
 from ktls.errors import KtlsError, PeerAlert, PeerError, ProtocolError
+from ktls.rekeying import Sending
+from ktls.session import TxKeys
 
 CHUNK = 65536
 """Bytes read at once: four full records."""
@@ -60,12 +62,15 @@ class RelayCore:
 
     Args:
         connection: the handshake's connection, on memory BIOs, handshake done.
+        keys: what it sends with, from the next record on; None where no KeyUpdate of ours will be wanted.
     """
 
-    __slots__ = ("_connection", "broken", "ended")
+    __slots__ = ("_connection", "broken", "ended", "sending")
 
-    def __init__(self, connection: SSL.Connection) -> None:
+    def __init__(self, connection: SSL.Connection, keys: TxKeys | None = None) -> None:
         self._connection = connection
+        self.sending = None if keys is None else Sending(keys)
+        """Counts records; tells whether the keys can be changed."""
         self.ended = False
         """The peer has sent close_notify; nothing after it counts."""
         self.broken: PeerError | None = None
@@ -77,11 +82,13 @@ class RelayCore:
         Raises:
             ProtocolError: the session cannot send any more.
         """
+        if self.sending is not None and self.sending.ours:
+            return self.sending.seal(clear)
         try:
             self._connection.sendall(clear)
         except SSL.Error as error:
             raise ProtocolError(f"the session cannot send: {error!r}") from error
-        return self.pending()
+        return self._written()
 
     def seal_end(self) -> bytes:
         """Return the records that end our direction: close_notify. The other direction goes on."""
@@ -115,9 +122,21 @@ class RelayCore:
             self.broken = failure(f"the peer's stream broke off: {error!r}")
         return clear
 
+    def update_keys(self) -> bytes:
+        """Return a KeyUpdate that asks for the peer's; nothing where the session has none."""
+        return self.sending.update() if self.sending is not None and self.sending.can_update else b""
+
     def pending(self) -> bytes:
-        """Return what OpenSSL has to say to the peer: records sealed, alerts, answers to KeyUpdate."""
+        """Return what OpenSSL has to say to the peer by itself: alerts, answers to KeyUpdate. Sets `broken`."""
         try:
-            return self._connection.bio_read(MAX_HELD)
+            return self._written()
+        except ProtocolError as error:
+            self.broken = error
+            return b""
+
+    def _written(self) -> bytes:
+        try:
+            records = self._connection.bio_read(MAX_HELD)
         except SSL.WantReadError:
             return b""
+        return records if self.sending is None else self.sending.passed(records)

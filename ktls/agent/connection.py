@@ -30,7 +30,7 @@ from ktls.closing import aborts, close_tcp, shut, stands
 from ktls.errors import AgentProtocolError, Denied, HandshakeTimeout, KtlsError
 from ktls.handshake import Handshake
 from ktls.pump import Pump
-from ktls.relay import CHUNK, RelayEnd
+from ktls.relay import CHUNK, RelayCore, RelayEnd
 from offload.engine import Engine
 from policy.model import Action, Verdict
 
@@ -231,7 +231,7 @@ class Connection:
     async def _relay(self) -> RelayEnd:
         ended: asyncio.Future[RelayEnd] = self._shared.loop.create_future()
         pump = Pump(
-            self._tls,
+            RelayCore(self._tls),
             self._gate.sock,
             self._r,
             poller=self._shared.poller,

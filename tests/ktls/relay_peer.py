@@ -10,7 +10,8 @@ from OpenSSL import SSL
 
 from ktls.poller import Poller
 from ktls.pump import Pump
-from ktls.relay import RelayEnd
+from ktls.relay import RelayCore, RelayEnd
+from ktls.session import TxKeys
 
 
 class WatchedPump(Pump):
@@ -42,11 +43,17 @@ class Loop:
         self.loop.close()
 
     def start(
-        self, connection: SSL.Connection, inside: socket.socket, outside: socket.socket, *, strict: bool
+        self,
+        connection: SSL.Connection,
+        inside: socket.socket,
+        outside: socket.socket,
+        *,
+        strict: bool,
+        keys: TxKeys | None = None,
     ) -> "Relayed":
         relayed = Relayed(self)
         relayed.pump = WatchedPump(
-            connection,
+            RelayCore(connection, keys),
             inside,
             outside,
             poller=self.poller,
@@ -79,6 +86,12 @@ class Relayed:
 
     def stop(self) -> None:
         self._loop.loop.call_soon_threadsafe(self.pump.stop)
+
+    def close(self) -> None:
+        self._loop.loop.call_soon_threadsafe(self.pump.close)
+
+    def update_keys(self) -> None:
+        self._loop.loop.call_soon_threadsafe(self.pump.update_keys)
 
 
 def handshake(connection: SSL.Connection, sock: socket.socket) -> None:
