@@ -122,6 +122,7 @@ def agent_command(socket_path: Path, policy: Path, log: Path | None, observe: bo
 
     settings = AgentSettings(
         policy=loaded,
+        policy_file=policy.absolute(),
         socket_path=socket_path.absolute(),
         log=log and log.absolute(),
         observe=observe,

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -22,8 +22,9 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from ktls.ciphers import Role, Version
+from ktls.contexts import fill
 from ktls.errors import CertificateExpired, KeyringError, KtlsError, ProtocolError
-from ktls.keyring import Credential, OpenKeyring, open_keyring
+from ktls.keyring import Credential, Keyring, OpenKeyring, open_keyring
 from ktls.parameters import TlsParameters
 
 __all__ = ["Environment", "EnvironmentCache", "Notes", "TlsParameters"]
@@ -75,13 +76,19 @@ class Environment:
     Args:
         params: what it is made of.
         clock: seconds, for the age of client sessions.
+        keyring: that of `params`, if it has been opened already.
 
     Raises:
         KeyringError: the keyring cannot be opened, or a server's has no certificate.
         UsageError: parameters that contradict each other.
     """
 
-    def __init__(self, params: TlsParameters, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        params: TlsParameters,
+        clock: Callable[[], float] = time.monotonic,
+        keyring: OpenKeyring | None = None,
+    ) -> None:
         self.params = params
         self.identities, self.users = params.identities(), params.mapping()
         self._suites = params.usable_suites()
@@ -89,7 +96,7 @@ class Environment:
         self._clock = clock
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, tuple[float, SSL.Session]] = OrderedDict()
-        keyring = open_keyring(params.keyring)
+        keyring = keyring or open_keyring(params.keyring)
         if params.role is Role.SERVER and keyring.credential is None and not keyring.sni:
             raise KeyringError(f"keyring {params.keyring.name!r} has no certificate, and a server needs one")
         self._has_default = keyring.credential is not None
@@ -111,12 +118,7 @@ class Environment:
         context.set_session_id(SESSION_ID_CONTEXT)
         context.set_timeout(params.ticket_lifetime)
         self._set_suites(context)
-        try:
-            _set_trust(context, keyring)
-            if credential is not None:
-                _set_credential(context, credential)
-        except (SSL.Error, crypto.Error) as error:
-            raise KeyringError(f"keyring {params.keyring.name!r}: OpenSSL refuses it: {error}") from error
+        fill(context, params.keyring.name, keyring, credential)
         self._set_callbacks(context, keyring)
         return context
 
@@ -239,6 +241,8 @@ class Environment:
 class EnvironmentCache:
     """The environments in use, made when first asked for. Any thread may use it.
 
+    Keyrings are opened once and kept as they were then: what happens to their files changes nothing here until `renew`.
+
     Args:
         limit: environments kept; connections hold on to theirs even when it is dropped here.
     """
@@ -249,6 +253,7 @@ class EnvironmentCache:
         self._limit = limit
         self._lock = threading.Lock()
         self._kept: OrderedDict[TlsParameters, Environment] = OrderedDict()
+        self._opened: dict[Keyring, OpenKeyring] = {}
 
     def get(self, params: TlsParameters) -> Environment:
         """Return the environment of these parameters.
@@ -259,39 +264,31 @@ class EnvironmentCache:
         """
         with self._lock:
             if params not in self._kept:
-                self._kept[params] = Environment(params)
+                keyring = self._opened.get(params.keyring) or open_keyring(params.keyring)
+                self._kept[params] = Environment(params, keyring=keyring)
+                self._opened[params.keyring] = keyring
                 self.created += 1
                 if len(self._kept) > self._limit:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(params)
             return self._kept[params]
 
+    def renew(self, keyring: Keyring, opened: OpenKeyring) -> None:
+        """Use this content of a keyring for connections to come."""
+        with self._lock:
+            self._opened[keyring] = opened
+            for params in [params for params in self._kept if params.keyring == keyring]:
+                del self._kept[params]
+
+    def keep(self, keyrings: Collection[Keyring]) -> None:
+        """Let go of all keyrings but these."""
+        with self._lock:
+            self._opened = {keyring: opened for keyring, opened in self._opened.items() if keyring in keyrings}
+            for params in [params for params in self._kept if params.keyring not in self._opened]:
+                del self._kept[params]
+
 
 def _note_secret(connection: SSL.Connection, line: bytes) -> None:
     notes = connection.get_app_data()
     if notes is not None and len(notes.secrets) < MAX_SECRETS:
         notes.secrets.append(line)
-
-
-def _set_trust(context: SSL.Context, keyring: OpenKeyring) -> None:
-    if keyring.system:
-        context.set_default_verify_paths()
-    store = context.get_cert_store()
-    if store is None:
-        raise KeyringError("OpenSSL's context has no store of certificates")
-    for anchor in keyring.anchors:
-        store.add_cert(crypto.X509.from_cryptography(anchor))
-    flags = crypto.X509StoreFlags.PARTIAL_CHAIN  # whatever is in `trust` is an anchor, self-signed or not
-    for crl in keyring.crls:
-        flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
-        store.add_crl(crl)
-    store.set_flags(flags)
-
-
-def _set_credential(context: SSL.Context, credential: Credential) -> None:
-    leaf, *issuers = credential.chain
-    context.use_certificate(leaf)
-    for issuer in issuers:
-        context.add_extra_chain_cert(issuer)
-    context.use_privatekey(credential.private_key)
-    context.check_privatekey()

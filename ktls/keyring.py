@@ -4,6 +4,7 @@ A keyring is opened once for each environment, whole or not at all: every proble
 file and what is wrong with it. What is in the files is never shown.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ MAX_FILES = 4096
 """Files of one trust directory. Debian's /etc/ssl/certs has 300."""
 
 _PEM = b"-----BEGIN "
+_PEM_END = re.compile(rb"-----END [^-\n]+-----")
 _CRL_BEGIN = b"-----BEGIN X509 CRL-----"
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -206,6 +208,8 @@ class _Reader:
 
     def _certificates(self, path: Path) -> tuple[x509.Certificate, ...]:
         data = self._read(path)
+        if data.count(_PEM) != len(_PEM_END.findall(data)):  # cryptography leaves out the last block of a cut file
+            raise self._error(path, "is cut off: a PEM block begins and does not end")
         return tuple(self._parse(path, "a PEM certificate", lambda: x509.load_pem_x509_certificates(data)))
 
     def anchors(self, trusted: str) -> Iterator[x509.Certificate]:

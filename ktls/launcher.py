@@ -273,7 +273,8 @@ def connect(agent: Path) -> socket.socket:
 
 def _own_agent(policy: "Policy", options: RunOptions) -> Path:
     """Start an agent with this policy, for this program."""
-    log = _absolute(options.log)
+    log, observe = _absolute(options.log), options.observe
+    file = Path(policy.file) if policy.file else None
     if log is not None:
         try:
             os.close(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
@@ -283,7 +284,8 @@ def _own_agent(policy: "Policy", options: RunOptions) -> Path:
     def body(path: Path, ready: int) -> None:
         from ktls.agent.main import AgentSettings, run  # noqa: PLC0415 - the agent's imports are the agent's
 
-        run(AgentSettings(policy=policy, socket_path=path, log=log, ready_fd=ready, observe=options.observe))
+        how = AgentSettings(policy=policy, policy_file=file, socket_path=path, log=log, ready_fd=ready, observe=observe)
+        run(how)
 
     return start_agent(body, runtime_directory(os.environ), log)
 

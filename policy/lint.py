@@ -5,7 +5,6 @@ from typing import Any, cast
 
 from policy.match import Subject, moment_in
 from policy.model import (
-    Action,
     AddressRange,
     Direction,
     Facts,
@@ -18,11 +17,6 @@ from policy.model import (
     Verdict,
 )
 from policy.problems import Problem, quote
-
-_DEFAULTS = Action()
-
-NO_EFFECT_YET = ("on_change", "rekey")
-"""Keys that are checked, and that nothing acts on so far: any value but the default promises too much."""
 
 
 def warnings(policy: Policy) -> tuple[str, ...]:
@@ -101,9 +95,6 @@ def _actions(policy: Policy) -> Iterator[Problem]:
         if rule.verdict is not Verdict.TLS:
             yield Problem(rule.line, _label(rule), "action", f"is not used: the verdict is {quote(str(rule.verdict))}")
             continue
-        for key in NO_EFFECT_YET:
-            if getattr(action, key) != getattr(_DEFAULTS, key):
-                yield Problem(rule.line, _label(rule), key, "is understood, but has no effect yet")
         if action.keylog is not None:
             what = f"whoever can read {quote(str(action.keylog))} can read what these connections carry"
             yield Problem(rule.line, _label(rule), "keylog", what)

@@ -1,6 +1,8 @@
 """From a policy file to a policy, or to one PolicyError with everything that is wrong with the file."""
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from policy.actions import Means, ReadAction, read_actions
@@ -45,7 +47,12 @@ def parse(data: bytes, path: Path, *, files: bool = True) -> Policy:
     root = open_document(data, str(path))
     policy = _compile(root, path.absolute().parent, files=files)
     root.problems.raise_any()
-    return policy
+    return replace(policy, content=content_of(data))
+
+
+def content_of(data: bytes) -> str:
+    """Return what tells the content of one policy file from that of another."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def _compile(root: Node, base: Path, *, files: bool) -> Policy:

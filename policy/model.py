@@ -223,6 +223,7 @@ class Policy:
         file: where it came from, for messages.
         classifier: finds the first of the rules that fits.
         mode: with "observe" connections are decided and recorded, and stay clear.
+        content: SHA-256 of the file as it was read, in hexadecimal; empty where there was none.
     """
 
     rules: tuple[Rule, ...]
@@ -231,6 +232,7 @@ class Policy:
     file: str = field(compare=False)
     classifier: Finder = field(compare=False, repr=False)
     mode: Mode = "enforce"
+    content: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

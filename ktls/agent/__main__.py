@@ -23,7 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(
             AgentSettings(
-                policy=load(options.policy_file),
+                policy=load(options.policy_file.absolute()),
+                policy_file=options.policy_file.absolute(),
                 socket_path=options.socket,
                 listen_fd=options.listen_fd,
                 log=options.log,

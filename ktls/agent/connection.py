@@ -15,22 +15,22 @@ from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_N
 from typing import TYPE_CHECKING
 
 from ktls.agent.asked import Asked
-from ktls.agent.deciding import decide_asked
+from ktls.agent.deciding import Standing, decide_asked
 from ktls.agent.describe import Failure, session_facts
+from ktls.agent.fate import Fate
 from ktls.agent.gate import Gate
 from ktls.agent.handshaking import Handshaking
 from ktls.agent.installing import KeyInstaller
-from ktls.agent.leash import Leash, tcp_bytes
 from ktls.agent.messages import Outcome, RequestKind, VerdictCode
 from ktls.agent.parameters import tls_parameters
+from ktls.agent.serving import KernelLine, Line, RelayLine
 from ktls.agent.shared import Shared
 from ktls.agent.wire import Wire
 from ktls.ciphers import Role
 from ktls.closing import aborts, close_tcp, shut, stands
 from ktls.errors import AgentProtocolError, Denied, HandshakeTimeout, KtlsError
 from ktls.handshake import Handshake
-from ktls.pump import Pump
-from ktls.relay import CHUNK, RelayCore, RelayEnd
+from ktls.relay import CHUNK
 from offload.engine import Engine
 from policy.model import Action, Verdict
 
@@ -61,7 +61,9 @@ class Connection:
         # What a server's process resolved to a client's address says nothing about that client: no reverse DNS, ever.
         self._name = asked.request.name if asked.request.kind is RequestKind.CONNECT else None
         self._task: asyncio.Task[None] | None = None
-        self._pump: Pump | None = None
+        self._line: Line | None = None
+        self._fate: Fate | None = None
+        self._changed = ""  # why on_change is to be done
         self._gone = asyncio.Event()  # every copy of A is closed
         self._decided = self._opened = False
         self._untouched = False  # R is the program's to connect again
@@ -93,7 +95,8 @@ class Connection:
             return False
         if decision.action is not None and decided.role is not None and not observed:
             self._action: Action = decision.action
-            self._role, self._name, self._fate = decided.role, decided.name, decided
+            self._role, self._name, self._decision = decided.role, decided.name, decided
+            self.standing = Standing(decided.told, decision.rule, decision.action)
             return True
         if verdict is VerdictCode.DENY:
             self._report("denied", Failure("denied", error, decision.reason))
@@ -122,10 +125,18 @@ class Connection:
 
     def stop(self) -> None:
         """End it: the agent is told to end. What the kernel encrypts goes on without us."""
-        if self._pump is not None:
-            self._pump.stop()
-        elif self._task is not None:
+        if not (self._line is not None and self._line.stop()) and self._task is not None:
             self._task.cancel()
+
+    def change(self, why: str) -> None:
+        """Do what `on_change` says; when it is open, if it is not yet."""
+        self._changed = why
+        self._change_now()
+
+    def _change_now(self) -> None:
+        if self._fate is not None and self._changed:
+            self._fate.change(self._changed)
+            self._changed = ""
 
     def _on_program_gone(self) -> None:
         """A connection that TCP has made is ended in order, as the program's close() would have done it: soon."""
@@ -208,18 +219,25 @@ class Connection:
         self._facts |= {"engine": str(self._choice.engine), "engine_reason": self._choice.reason}
         self._report("open")
         self._since = time.monotonic()
-        with self._shared.firsts.living(self._remote[0], self._fate.as_first(self._asked, self._number)):
-            await self._last(wire, session)
+        with self._shared.firsts.living(self._remote[0], self._decision.as_first(self._asked, self._number)):
+            await self._serve_line(wire, session)
 
-    async def _last(self, wire: Wire, session: "Session") -> None:
+    async def _serve_line(self, wire: Wire, session: "Session") -> None:
         if self._choice.engine is Engine.RELAY:
             wire.release()
-            end = await self._relay()
-            failure = None if end.error is None else Failure.of(end.error)
-            self._report("end", failure, bytes_in=end.bytes_in, bytes_out=end.bytes_out)
+            strict = self._action.eof == "strict"
+            self._line = RelayLine(self._tls, session, self._gate, self._r, self._shared, strict=strict)
+            self._open(Outcome.RELAY)
         else:
+            self._line = KernelLine(wire, session, self._gate, self._shared)
             self._open(Outcome.KERNEL)
-            await self._hold_leash(wire, session)
+        self._fate = Fate(self._line, self._action, self._tell, self._shared.loop)
+        try:
+            self._change_now()
+            served = await self._line.serve()
+        finally:
+            self._fate.done()
+        self._report("end", served.failure, **served.facts, closed_for=self._fate.closed or None)
 
     def _open(self, outcome: Outcome) -> None:
         """The one place where a connection becomes open."""
@@ -227,36 +245,6 @@ class Connection:
         self._gate.unwatch()
         with contextlib.suppress(OSError):  # the program has gone: whoever serves now will see that as its end
             self._gate.open(outcome, flags=self._flags)
-
-    async def _relay(self) -> RelayEnd:
-        ended: asyncio.Future[RelayEnd] = self._shared.loop.create_future()
-        pump = Pump(
-            RelayCore(self._tls),
-            self._gate.sock,
-            self._r,
-            poller=self._shared.poller,
-            call_later=self._shared.loop.call_later,
-            strict=self._action.eof == "strict",
-            finished=ended.set_result,
-        )
-        self._open(Outcome.RELAY)
-        self._pump = pump
-        pump.start()
-        return await ended
-
-    async def _hold_leash(self, wire: Wire, session: "Session") -> None:
-        shared = self._shared
-        leash = Leash(
-            wire, self._gate.sock, session, shared.poller, held=shared.held, in_thread=shared.in_waiting_thread
-        )
-        failure = None
-        try:
-            await leash.run()
-        except KtlsError as error:
-            failure = Failure.of(error)
-        wire_in, wire_out = tcp_bytes(self._r)
-        rekeys = leash.rekeys or None
-        self._report("end", failure, wire_bytes_in=wire_in, wire_bytes_out=wire_out, rekeys=rekeys)
 
     # --- failed and over -----------------------------------------------------------------------------------------
 
@@ -293,6 +281,9 @@ class Connection:
             facts["seconds"] = round(time.monotonic() - self._since, 3)
             facts["ended"] = failure.reason if failure else "closed"
         self._shared.report.write(event, facts)
+
+    def _tell(self, event: str, **facts: object) -> None:
+        self._shared.report.write(event, self._facts | facts)
 
     def _close(self) -> None:
         close_tcp(self._r)

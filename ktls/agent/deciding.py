@@ -1,4 +1,4 @@
-"""What policy says about a connection that was asked about."""
+"""What policy is told of a connection that was asked about, and what is remembered of its decision."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from ktls.agent.messages import RequestKind, VerdictCode
 from ktls.agent.parameters import role_of
 from ktls.ciphers import Role
 from policy.decide import Decision, decide
-from policy.model import Endpoint, Facts, Policy
+from policy.model import Action, Endpoint, Facts, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,14 @@ class Decided:
 
     Args:
         decision: of the policy.
+        told: what policy was told; for a connection that goes with another, of that one.
         role: our side of the handshake, if there is to be one.
         name: whom the server's certificate must name, as far as the program has said it.
         first: the connection that this one goes with.
     """
 
     decision: Decision
+    told: Facts
     role: Role | None
     name: str | None
     first: First | None = None
@@ -43,7 +45,23 @@ class Decided:
         action = self.decision.action
         if action is None or not action.secondary or self.role is None or self.first is not None:
             return None
-        return First(number, asked.program.pid, inode_of(asked.r.fileno()), self.decision, self.role, self.name)
+        inode = inode_of(asked.r.fileno())
+        return First(number, asked.program.pid, inode, self.decision, self.told, self.role, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a protected connection was decided by, for as long as it lives.
+
+    Args:
+        facts: what policy was told; of the first connection for one that goes with it.
+        rule: that decided.
+        action: of that rule, as it was then.
+    """
+
+    facts: Facts
+    rule: str | None
+    action: Action
 
 
 def decide_asked(
@@ -62,16 +80,18 @@ def decide_asked(
     first = firsts.of(asked.program, remote[0])
     if first is not None:
         decision = replace(first.decision, reason=f"goes with connection {first.number}: {first.decision.reason}")
-        return Decided(decision, first.role, first.name, first)
-    decision = by_rules(policy, asked, local, remote, name)
+        return Decided(decision, first.told, first.role, first.name, first)
+    told = facts_of(asked, local, remote, name)
+    decision = decide(policy, told)
     connecting = asked.request.kind is RequestKind.CONNECT
-    return Decided(decision, role_of(decision.action, connecting=connecting) if decision.action else None, name)
+    role = role_of(decision.action, connecting=connecting) if decision.action else None
+    return Decided(decision, told, role, name)
 
 
-def by_rules(policy: Policy, asked: Asked, local: Endpoint, remote: Endpoint, name: str | None) -> Decision:
-    """Decide by the rules, with what the request and the kernel say of the connection and its program."""
+def facts_of(asked: Asked, local: Endpoint, remote: Endpoint, name: str | None) -> Facts:
+    """Gather what the request and the kernel say of the connection and its program."""
     program = asked.program
-    facts = Facts(
+    return Facts(
         direction="outbound" if asked.request.kind is RequestKind.CONNECT else "inbound",
         local=local,
         remote=remote,
@@ -85,4 +105,3 @@ def by_rules(policy: Policy, asked: Asked, local: Endpoint, remote: Endpoint, na
         unit=program.unit,
         when=datetime.now(UTC),
     )
-    return decide(policy, facts)

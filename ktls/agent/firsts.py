@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ktls.agent.programs import Program, holds
 from ktls.ciphers import Role
 from policy.decide import Decision
+from policy.model import Facts
 
 MOST = 4096
 """Such connections remembered at once. Those beyond have no secondary ones."""
@@ -25,6 +26,7 @@ class First:
         pid: who opened it.
         inode: of its socket, by which others that hold it are known (a server that forks).
         decision: about it.
+        told: what policy was told of it.
         role: our side of its handshake, and of theirs: FTP's client is TLS's client whoever connects (RFC 4217, 7).
         name: whom the server's certificate names; a data connection goes to an address that nobody has resolved.
     """
@@ -33,6 +35,7 @@ class First:
     pid: int
     inode: int
     decision: Decision
+    told: Facts
     role: Role
     name: str | None
 

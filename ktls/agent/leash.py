@@ -10,10 +10,11 @@ from a thread, because tls_sw_sendmsg() waits for a program that is blocked in s
 """
 
 import asyncio
+import contextlib
 import os
 import struct
 from collections.abc import Awaitable, Callable
-from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, SHUT_RDWR, SHUT_WR, TCP_INFO, socket
+from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, SHUT_RDWR, SHUT_WR, TCP_INFO, TCP_SYNCNT, socket
 
 from ktls import kernel
 from ktls.agent.messages import LEASH_MESSAGE, PASSED_ON, UpdateRequest, parse_update
@@ -24,11 +25,15 @@ from ktls.errors import KtlsError
 from ktls.poller import END, IN, Poller
 from ktls.pump import LINGER
 from ktls.records import ContentType
+from ktls.relay import Mark
 from ktls.session import Session
 
 KEY_UPDATE = bytes((24, 0, 0, 1, 0))
 """KeyUpdate, update_not_requested (RFC 8446 section 4.6.3)."""
 CLOSE_NOTIFY = Alert(AlertLevel.WARNING, AlertDescription.CLOSE_NOTIFY)
+PEER_WAIT = 0.05
+"""Seconds between two looks whether the peer has ended its direction."""
+_PEER_ENDED = frozenset({6, 7, 8, 9, 11})  # TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING (include/net/tcp_states.h)
 HOLDER_WAIT = (0.1, 5.0)
 """Seconds between two looks for other holders of the socket: the first, and the most, doubling."""
 
@@ -60,6 +65,8 @@ class Leash:
         self._tx, self._rx = session.tx, session.rx
         self._woken = asyncio.Event()
         self._passed_on = False
+        self._closing: asyncio.Task[None] | None = None
+        self._said_end = False
         self.rekeys = 0
 
     async def run(self) -> None:
@@ -76,8 +83,37 @@ class Leash:
             raise
         finally:
             self._poller.remove(self._b.fileno())
+            if self._closing is not None:
+                self._closing.cancel()
         await self._while_held()
         await self._end()
+
+    def close(self) -> None:
+        """End both directions in order, while the program still holds the connection."""
+        if self._closing is None and not self._said_end:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+
+    async def _close(self) -> None:
+        """close_notify and FIN, then the peer's; the program reads to the end of what came and finds end of file."""
+        sock = self._wire.sock
+        sock.setsockopt(IPPROTO_TCP, TCP_SYNCNT, Mark.CLEAN)  # we asked for the end, however it comes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while not self._said_end:
+                    await self._wire.writable()
+                    await self._in_thread(self._say_end)
+                while sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0] not in _PEER_ENDED:
+                    await asyncio.sleep(PEER_WAIT)
+        shut(sock, SHUT_RDWR)
+
+    def _say_end(self) -> None:
+        with contextlib.suppress(OSError, KtlsError):  # the peer has gone
+            try:
+                kernel.send_alert(self._wire.sock, CLOSE_NOTIFY)
+            except BlockingIOError:
+                return
+        self._said_end = True
+        shut(self._wire.sock, SHUT_WR)
 
     async def _until_gone(self) -> None:
         while True:
@@ -104,7 +140,7 @@ class Leash:
         self._rx = self._rx.updated()
         kernel.install_rx(self._wire.sock, self._rx)
         self.rekeys += 1
-        if request is UpdateRequest.NOT_REQUESTED:
+        if request is UpdateRequest.NOT_REQUESTED or self._closing is not None:
             return
         while True:
             await self._wire.writable()
@@ -147,13 +183,14 @@ class Leash:
         try:
             async with asyncio.timeout(LINGER):
                 kernel.drain_control_records(sock)
-                if _has_unread(sock):  # as TCP: a RST tells the peer; but it gets what was written first
-                    while unacknowledged(sock):
-                        await asyncio.sleep(RESET_PAUSE)
-                    abort_at_close(sock)
-                    return
-                await self._insist(lambda: kernel.send_alert(sock, CLOSE_NOTIFY))
-                shut(sock, SHUT_WR)
+                if not self._said_end:
+                    if _has_unread(sock):  # as TCP: a RST tells the peer; but it gets what was written first
+                        while unacknowledged(sock):
+                            await asyncio.sleep(RESET_PAUSE)
+                        abort_at_close(sock)
+                        return
+                    await self._insist(lambda: kernel.send_alert(sock, CLOSE_NOTIFY))
+                    shut(sock, SHUT_WR)
                 await self._read_away()
         except (OSError, KtlsError):  # the peer has gone, or does not end: nobody is left to tell
             return

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ktls.agent.ledger import Ledger
-from ktls.agent.parameters import keyring_of
 from ktls.agent.report import Report
 from ktls.agent.server import Server, listen
 from ktls.agent.shared import Shared
+from ktls.agent.swap import Opened, Swap, keyrings_of, opened
+from ktls.agent.watching import Watcher
 from ktls.errors import UsageError
-from ktls.keyring import open_keyring
+from ktls.keyring import Keyring
 from policy.model import Policy
 from policy.records import records_path
 
@@ -31,6 +32,7 @@ class AgentSettings:
 
     Args:
         policy: what decides about connections.
+        policy_file: where it came from, to be watched; None to watch the files of its keyrings only.
         socket_path: where to listen; or
         listen_fd: a listening SOCK_SEQPACKET socket.
         log: the report, JSON lines, appended to; nowhere if None.
@@ -41,6 +43,7 @@ class AgentSettings:
     """
 
     policy: Policy
+    policy_file: Path | None = None
     socket_path: Path | None = None
     listen_fd: int | None = None
     log: Path | None = None
@@ -57,7 +60,7 @@ def run(settings: AgentSettings) -> None:
         UsageError: the socket or the log cannot be opened. Nothing has been served.
     """
     harden()
-    check_keyrings(settings.policy)
+    keyrings = open_keyrings(settings.policy)
     try:
         kept = records_path(os.environ)
         report = Report(settings.log, None if kept is None else Ledger(kept))
@@ -65,22 +68,21 @@ def run(settings: AgentSettings) -> None:
         raise UsageError(f"{settings.log}: {error.strerror}") from error
     listener = _listener(settings)
     try:
-        asyncio.run(_serve(settings, listener, report))
+        asyncio.run(_serve(settings, keyrings, listener, report))
     finally:
         listener.close()
         _remove(settings)
 
 
-def check_keyrings(policy: Policy) -> None:
-    """Open every keyring that a rule of the policy may need, and let go of it again.
+def open_keyrings(policy: Policy) -> dict[Keyring, Opened]:
+    """Open every keyring that a rule of the policy may need.
 
-    An agent whose keyrings cannot be opened does not start. They are read again when the first connection needs them.
+    An agent whose keyrings cannot be opened does not start.
 
     Raises:
         KeyringError: one cannot be opened.
     """
-    for keyring in {rule.action.keyring for rule in policy.rules if rule.action is not None}:
-        open_keyring(keyring_of(keyring))
+    return {keyring: opened(keyring) for keyring in keyrings_of(policy)}
 
 
 def harden() -> None:
@@ -103,7 +105,9 @@ def _listener(settings: AgentSettings) -> socket.socket:
         raise UsageError(f"{settings.socket_path}: {error.strerror or error}") from error
 
 
-async def _serve(settings: AgentSettings, listener: socket.socket, report: Report) -> None:
+async def _serve(
+    settings: AgentSettings, keyrings: dict[Keyring, Opened], listener: socket.socket, report: Report
+) -> None:
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -111,9 +115,13 @@ async def _serve(settings: AgentSettings, listener: socket.socket, report: Repor
     policy = dataclasses.replace(settings.policy, mode="observe") if settings.observe else settings.policy
     shared = Shared(policy, report)
     server = Server(listener, shared, exit_when_idle=not settings.shared, idle=ending.set)
+    swap = Swap(shared, keyrings, server.living, observe=settings.observe)
+    watcher = Watcher(swap, report, settings.policy_file)
     try:
         _tell_ready(settings.ready_fd)
+        watcher.start()
         await ending.wait()
+        watcher.stop()
         await server.stop()
     finally:
         shared.close()

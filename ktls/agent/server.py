@@ -11,7 +11,7 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from errno import ECONNREFUSED
 from pathlib import Path
@@ -119,6 +119,10 @@ class Server:
         listener.setblocking(False)
         shared.loop.add_reader(listener.fileno(), self._accept)
         self._patience = shared.loop.call_later(FIRST_CHANNEL, self._look_idle) if exit_when_idle else None
+
+    def living(self) -> Iterable[Connection]:
+        """Return the connections that are there."""
+        return self._connections.values()
 
     async def stop(self) -> None:
         """Take no more requests, end every connection in order."""

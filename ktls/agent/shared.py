@@ -38,7 +38,7 @@ class Shared:
         self._scanner = ThreadPoolExecutor(1, thread_name_prefix="holders")
         # These may have to wait for programs, so they are not the threads of others' handshakes.
         self._waiting = ThreadPoolExecutor(WAITING_THREADS, thread_name_prefix="rekey")
-        self._environments = EnvironmentCache()
+        self.environments = EnvironmentCache()
         self._environment_lock = asyncio.Lock()
         self._capabilities = self.loop.run_in_executor(self.pool, probe)
         self._asked: dict[int, asyncio.Future[bool]] = {}
@@ -58,9 +58,9 @@ class Shared:
             KeyringError: its keyring cannot be opened. The next connection tries again.
         """
         async with self._environment_lock:
-            before = self._environments.created
-            environment = await self.in_thread(lambda: self._environments.get(parameters))
-            return environment, self._environments.created > before
+            before = self.environments.created
+            environment = await self.in_thread(lambda: self.environments.get(parameters))
+            return environment, self.environments.created > before
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do heavy work in a thread; it is waited for even when the caller is cancelled meanwhile."""

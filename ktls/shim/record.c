@@ -280,6 +280,10 @@ static ssize_t at_end(int fd)
     slot_t slot = slot_of(fd) | gate_marks(hidden(fd));
     if ((slot & (SEEN_EOF | SHUT_READ)) || !(slot & STRICT_EOF))
         return 0;
+    if (gate_relay_end(fd) == 0) { /* the agent has ended it in order (docs/protocol.md, The leash) */
+        slot_flag(fd, SEEN_EOF | SHUT_WRITE);
+        return 0;
+    }
     return final_error(fd, slot_errno(slot) ? slot_errno(slot) : ECONNRESET);
 }
 

@@ -206,19 +206,17 @@ def test_a_client_that_began_tls_does_not_stay_clear(start_agent: StartAgent) ->
     client.close()
 
 
-def test_a_keyring_that_cannot_be_opened_is_enokey_for_that_connection(
-    start_agent: StartAgent, tmp_path: Path, tls_files: Any
+def test_a_keyring_whose_files_are_gone_serves_on(
+    start_agent: StartAgent, opened: Open, tmp_path: Path, tls_files: Any
 ) -> None:
-    """The policy is good when it is loaded; then the key goes away."""
+    """What was read at the start stays, also where no connection has needed it yet."""
     key = tmp_path / "key.pem"
     shutil.copy(tls_files.key, key)
     agent = start_agent(keyring=f'certificate = "{tls_files.cert}"\nprivate_key = "{key}"\n')
     key.unlink()
-    for _ in range(2):
-        client, server = tcp_pair()
-        with agent.shim().ask(server, accepted=True) as gated:
-            assert failure(gated) == errno.ENOKEY
-        client.close()
+    gated, peer = opened(agent, accepted=True)
+    peer.sendall(b"still served")
+    assert gated.a.recv(12) == b"still served"
 
 
 def test_an_engine_that_is_not_there_is_refused_and_not_replaced(start_agent: StartAgent) -> None:

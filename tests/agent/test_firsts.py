@@ -4,20 +4,22 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 from ktls.agent import firsts as f
 from ktls.agent.firsts import First, Firsts, inode_of
 from ktls.agent.programs import program_of
 from ktls.ciphers import Role
 from policy.decide import Decision
-from policy.model import Action, Verdict
+from policy.model import Action, Facts, Verdict
 
 DECISION = Decision(Verdict.TLS, Action(secondary=True), "ftp", "rule ftp fits", "0")
+TOLD = Facts(direction="outbound", remote=("192.0.2.1", 21), when=datetime.now(UTC))
 ME = program_of(os.getpid(), os.getuid(), os.getgid())
 
 
 def first(number: int, pid: int = ME.pid, inode: int = 0) -> First:
-    return First(number, pid, inode, DECISION, Role.CLIENT, None)
+    return First(number, pid, inode, DECISION, TOLD, Role.CLIENT, None)
 
 
 def test_one_of_the_same_process_and_host_while_it_lives():

@@ -135,7 +135,7 @@ def visit(covered, transfer_command, write_policy, free_port) -> Callable[..., l
                 if resume and session is not None:
                     peer.tls.session = session
                 error = _exchange(peer)
-                session = peer.tls.session
+                session = None if error else peer.tls.session  # one that failed has none to give
                 seen.append((error, peer.tls, session))
         results = program.results()
         events = [event for event in program.events() if event["event"] in WORDS]

@@ -120,6 +120,7 @@ def fork_agent(options: dict[str, Any], engine: str, log: Path) -> Path:
     )  # fmt: skip
 
     def body(path: Path, ready: int) -> None:
-        run(AgentSettings(policy=policy, socket_path=path, log=log, ready_fd=ready))
+        file = Path(options["policy"]) if "policy" in options else None
+        run(AgentSettings(policy=policy, policy_file=file, socket_path=path, log=log, ready_fd=ready))
 
     return start_agent(body, runtime_directory(os.environ), log)

@@ -156,3 +156,15 @@ def test_files_and_folders_are_bounded(pair, tmp_path, monkeypatch):
     assert "more than 100 bytes" in refused(certificate=pair.cert, private_key=pair.key)
     monkeypatch.setattr(module, "MAX_FILES", 1)
     assert "more than 1 files" in refused(trust=(str(tmp_path),))
+
+
+def test_a_bundle_that_is_half_written_is_refused(ca, tmp_path):
+    """Its first certificates are whole; cryptography would be content with them."""
+    whole = ca.cert_pem.bytes() + trustme.CA().cert_pem.bytes()
+    bundle = tmp_path / "bundle.pem"
+    for missing in (1, 20, 300):
+        bundle.write_bytes(whole.rstrip()[:-missing])
+        with pytest.raises(KeyringError, match="is cut off"):
+            open_keyring(Keyring("ring", trust=(str(bundle),)))
+    bundle.write_bytes(whole)
+    assert len(open_keyring(Keyring("ring", trust=(str(bundle),))).anchors) == 2

@@ -80,13 +80,6 @@ action = { keylog = "keys", verify = "none" }
     assert verify == '8: [rule "b"] verify: with "none" anybody can be the server'
 
 
-@pytest.mark.parametrize("line", ['on_change = "close"', "rekey = { seconds = 5 }"])
-def test_what_has_no_effect_yet_does_not_pass_in_silence(load_text, line):
-    text = f'[[rule]]\nname = "a"\nverdict = "tls"\ndirection = "outbound"\naction = {{ {line} }}\n'
-    key = line.partition(" ")[0]
-    assert told(load_text(text)) == [f'2: [rule "a"] {key}: is understood, but has no effect yet']
-
-
 def test_every_rule_of_many_is_looked_at():
     rules = [Rule(str(port), Verdict.DENY, Match(remote_port=(NumberRange(port, port),))) for port in range(1, 5000)]
     last = Rule("late", Verdict.DENY, Match(remote_port=(NumberRange(7, 7),), user=("app",)))

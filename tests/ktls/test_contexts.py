@@ -1,0 +1,28 @@
+"""OpenSSL has the last word about a keyring."""
+
+import datetime
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from ktls.contexts import try_keyring
+from ktls.errors import KeyringError
+from ktls.keyring import Credential, Keyring, OpenKeyring, open_keyring
+
+
+def test_a_keyring_in_order_is_taken(tls_files) -> None:
+    keyring = Keyring("ring", tls_files.cert, tls_files.key, trust=(str(tls_files.ca),))
+    try_keyring("ring", open_keyring(keyring))
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["own", "sni"])
+def test_a_key_that_is_too_short_for_openssl_is_refused_by_the_keyrings_name(by_name: bool) -> None:
+    key = rsa.generate_private_key(65537, 1024)
+    name, now = x509.Name([]), datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(1))
+    weak = Credential((builder.sign(key, hashes.SHA256()),), key)
+    sni = ((("localhost",), weak),) if by_name else ()
+    with pytest.raises(KeyringError, match="'ring': OpenSSL refuses it"):
+        try_keyring("ring", OpenKeyring(None if by_name else weak, sni, (), False, ()))
