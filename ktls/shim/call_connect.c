@@ -29,7 +29,7 @@ static bool is_inet(const struct sockaddr *address, socklen_t length)
  * error has been taken already aborted. */
 static int connect_failed(int fd, slot_t slot)
 {
-    int error = gate_failure(fd);
+    int error = gate_failure(fd, slot);
     if (slot & NEVER_STOOD)
         gate_lower(fd);
     return fail(error ? error : ECONNABORTED);
@@ -119,7 +119,7 @@ static int accept_one(int listener, struct sockaddr *address, socklen_t *length,
     int fd = real(accept4)(listener, (struct sockaddr *)&peer, &size, flags);
     if (fd < 0)
         return fd;
-    slot_set(fd, PLAIN);
+    slot_begin(fd, PLAIN);
     int error = give_address(address, length, &peer, size);
     if (error) {
         real(close)(fd);

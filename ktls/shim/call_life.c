@@ -32,7 +32,7 @@ static void forget_range(unsigned first, unsigned last)
     real(close_range)(first + base, last + base, 0);
     for (unsigned fd = first; fd <= last && fd < SLOT_COUNT; fd++)
         if (is_tls(slot_of((int)fd)))
-            slot_set((int)fd, UNKNOWN);
+            slot_begin((int)fd, UNKNOWN);
 }
 
 EXPORT int close_range(unsigned first, unsigned last, int flags)
@@ -63,7 +63,7 @@ static int adopt(int fd, int copy, bool cloexec)
     slot_t slot = gate_poll(fd);
     if (copy < 0 || !is_tls(slot)) {
         if (copy >= 0)
-            slot_set(copy, slot_state(slot) == PLAIN ? PLAIN : UNKNOWN);
+            slot_begin(copy, slot_state(slot) == PLAIN ? PLAIN : UNKNOWN);
         return copy;
     }
     bool alone = real(fcntl)(hidden(fd), F_GETFD) < 0; /* it came from elsewhere, without its leash */
@@ -73,7 +73,7 @@ static int adopt(int fd, int copy, bool cloexec)
         return -1;
     }
     slot_flag(fd, COPIED);
-    slot_set(copy, slot | COPIED);
+    slot_begin(copy, slot | COPIED);
     return copy;
 }
 
@@ -192,7 +192,7 @@ EXPORT int daemon(int no_chdir, int no_close)
 {
     int result = real(daemon)(no_chdir, no_close);
     for (int fd = 0; result == 0 && !no_close && fd <= STDERR_FILENO; fd++) {
-        slot_set(fd, UNKNOWN);
+        slot_begin(fd, UNKNOWN);
         slot_of(fd);
     }
     return result;
@@ -204,7 +204,7 @@ EXPORT int pidfd_getfd(int pidfd, int fd, unsigned flags)
 {
     int copy = (int)real(syscall)(SYS_pidfd_getfd, pidfd, fd, flags);
     if (copy >= 0)
-        slot_set(copy, UNKNOWN);
+        slot_begin(copy, UNKNOWN);
     return copy;
 }
 

@@ -73,7 +73,7 @@ static ssize_t tls_read(const struct reading *reading)
             return -1;
         }
     }
-    int error = slot_state(slot) == FAILED ? gate_failure(fd) : slot_state(slot) == KERNEL ? slot_errno(slot) : 0;
+    int error = slot_state(slot) == FAILED ? gate_failure(fd, slot) : slot_state(slot) == KERNEL ? slot_errno(slot) : 0;
     if (error) {
         errno = error;
         return -1;
@@ -141,7 +141,7 @@ EXPORT ssize_t recvfrom(int fd, void *restrict buffer, size_t length, int flags,
 }
 
 /* Descriptors that arrive from another process may take numbers that we knew as something else. */
-static void look_afresh(int fd) { slot_set(fd, UNKNOWN); }
+static void look_afresh(int fd) { slot_begin(fd, UNKNOWN); }
 
 static ssize_t tls_recvmsg(int fd, struct msghdr *header, int flags)
 {
@@ -210,7 +210,9 @@ static ssize_t splice_from(int from, loff_t *from_offset, int to, loff_t *to_off
         slot_t slot = gate_wait(from, false, SO_RCVTIMEO);
         if (slot_state(slot) == GATED)
             return -1;
-        int error = slot_state(slot) == FAILED ? gate_failure(from) : slot_state(slot) == KERNEL ? slot_errno(slot) : 0;
+        int error = slot_state(slot) == FAILED   ? gate_failure(from, slot)
+                    : slot_state(slot) == KERNEL ? slot_errno(slot)
+                                                 : 0;
         if (error) {
             errno = error;
             return -1;

@@ -58,7 +58,7 @@ EXPORT int getsockopt(int fd, int level, int name, void *restrict value, socklen
     slot = gate_poll(fd);
     if (level == SOL_SOCKET && name == SO_ERROR && value && length && slot_state(slot) != KERNEL) {
         if (slot_state(slot) == FAILED)
-            return put_int(value, length, gate_failure(fd));
+            return put_int(value, length, gate_failure(fd, slot));
         if (slot_state(slot) == GATED)
             return put_int(value, length, 0);
         if (slot_state(slot) ==

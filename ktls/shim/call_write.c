@@ -37,7 +37,7 @@ static bool may_write(int fd, int flags, slot_t *slot)
             return false;
         }
     }
-    int error = slot_state(*slot) == FAILED ? gate_failure(fd) : 0;
+    int error = slot_state(*slot) == FAILED ? gate_failure(fd, *slot) : 0;
     if (slot_state(*slot) == KERNEL && !(*slot & SHUT_WRITE) && (error = slot_errno(*slot)) == ECONNRESET)
         slot_flag(fd, SHUT_WRITE); /* told once; then it is EPIPE */
     if (error) {

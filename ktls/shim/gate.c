@@ -25,7 +25,8 @@
 enum { MARK_BROKEN = 126, MARK_CLEAN = 127 };
 enum { NAME_MAX_LENGTH = 253, FILLER_MAX = 64 };
 enum { RELAY_BUFFER = 1 << 20 }; /* bytes; the kernel takes no more than net.core.wmem_max of it */
-enum { LARGEST_ERRNO = 4095 };   /* as in the kernel's MAX_ERRNO */
+enum { SLICE_MS = 250 };
+enum { LARGEST_ERRNO = 4095 }; /* as in the kernel's MAX_ERRNO */
 
 /* A number from outside as an errno: a slot has no room for others, and a failure with errno 0 would be none. */
 static int errno_from(long number, int otherwise)
@@ -123,7 +124,7 @@ static int stand(int fd, int a, slot_t flags)
         real(close)(hidden(fd));
         return error;
     }
-    slot_set(fd, GATED | flags);
+    slot_begin(fd, GATED | flags);
     epoll_enter(fd, true);
     return 0;
 }
@@ -334,7 +335,7 @@ static slot_t move_in(int fd, slot_t slot, const struct outcome *outcome)
     epoll_enter(fd, outcome->kind == 'K' && must_confirm(outcome->flags));
     apply_nodelay(fd, slot);
     slot_t keep = slot & (SHUT_READ | SHUT_WRITE | COPIED);
-    return leash >= 0 ? KERNEL | outcome->flags | keep : PLAIN;
+    return with_turn(slot, leash >= 0 ? KERNEL | outcome->flags | keep : PLAIN);
 }
 
 static slot_t settle(int fd, slot_t slot, const struct outcome *outcome)
@@ -392,8 +393,8 @@ slot_t gate_poll(int fd)
             outcome = (struct outcome){.kind = 'F', .error = ECONNREFUSED};
     }
     if (outcome.kind == '?') { /* closed, or moved by a process that shares our table: look at it afresh */
-        slot_set(fd, UNKNOWN);
-        slot = slots_are_ours() ? slot_of(fd) : KERNEL;
+        slot_swap(fd, slot, with_turn(slot, UNKNOWN));
+        slot = slots_are_ours() ? slot_of(fd) : with_turn(slot, KERNEL);
     } else if (outcome.kind != 0) {
         sigset_t all, before;
         sigfillset(&all);
@@ -413,9 +414,8 @@ slot_t gate_poll(int fd)
     return slot;
 }
 
-int gate_failure(int fd)
+int gate_failure(int fd, slot_t slot)
 {
-    slot_t slot = slot_of(fd);
     if (!(slot & NEVER_STOOD))
         return slot_errno(slot);
     slot_flag(fd, ERROR_TOLD);
@@ -436,7 +436,7 @@ void gate_lower(int fd)
         real(dup3)(hidden(fd), fd, cloexec ? O_CLOEXEC : 0);
         real(close)(hidden(fd));
         epoll_enter(fd, false);
-        slot_set(fd, PLAIN);
+        slot_set(fd, with_turn(slot, PLAIN));
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
@@ -475,26 +475,32 @@ int gate_timeout(int fd, int option)
     return (int)(value.tv_sec * 1000 + value.tv_usec / 1000);
 }
 
+/* Waits in slices: poll() looks its numbers up again each time it wakes. When another thread has closed the descriptor and
+ * the number is another's, it sleeps on for what has happened already; send() and recv() of TCP hold on to their file. */
 slot_t gate_wait(int fd, bool force, int timeout_option)
 {
     slot_t slot = gate_poll(fd);
-    int limit = -2;
+    int64_t end = 0;
     while (slot_state(slot) == GATED) {
         if (!force && (real(fcntl)(fd, F_GETFL) & O_NONBLOCK)) {
             errno = EAGAIN;
             break;
         }
-        if (limit == -2)
-            limit = gate_timeout(hidden(fd), timeout_option);
+        if (end == 0) {
+            int limit = gate_timeout(hidden(fd), timeout_option);
+            end = limit < 0 ? INT64_MAX : now_ms() + limit;
+        }
+        int64_t left = end - now_ms();
         struct pollfd pollfd = {.fd = fd, .events = POLLIN | POLLOUT};
-        int ready = real(poll)(&pollfd, 1, limit);
-        if (ready == 0) {
+        int ready = real(poll)(&pollfd, 1, left > SLICE_MS ? SLICE_MS : left > 0 ? (int)left : 0);
+        if (ready == 0 && left <= SLICE_MS) {
             errno = EAGAIN;
             break;
         }
-        if (ready < 0 && !(errno == EINTR && limit < 0 && restarts()))
+        if (ready < 0 && !(errno == EINTR && end == INT64_MAX && restarts()))
             break;
-        slot = gate_poll(fd);
+        slot_t now = gate_poll(fd);
+        slot = slot_turn(now) == slot_turn(slot) ? now : with_errno(FAILED, EBADF);
     }
     return slot;
 }

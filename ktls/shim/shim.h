@@ -36,8 +36,9 @@ enum state {
     FAILED,  /* the descriptor is A for good; every use fails with the slot's errno */
 };
 
-/* A slot is one 32-bit word: state, flags and an errno, so that it is always read and replaced whole. */
-typedef uint32_t slot_t;
+/* A slot is one word: state, flags, an errno, and whose turn it is: how often the number has been given to something new.
+ * It is always read and replaced whole, so that a thread that was late cannot take one connection for another. */
+typedef uint64_t slot_t;
 #define STATE_MASK 0x0000000fu
 #define OUTBOUND 0x00000010u      /* made by connect(): "not connected" until the gate opens */
 #define STRICT_EOF 0x00000020u    /* end of file without close_notify is an error */
@@ -55,23 +56,28 @@ typedef uint32_t slot_t;
 #define TOLD 0x00010000u        /* the program has heard that its relayed connection is lost */
 #define ERROR_TOLD 0x00020000u  /* FAILED and NEVER_STOOD: the program has had the errno, once, as TCP gives it */
 #define NEVER_STOOD 0x00040000u /* FAILED: TCP itself did not connect, so that the program may try again */
-#define ERRNO_SHIFT 20          /* the upper bits: an errno that is final for reads */
+#define ERRNO_SHIFT 20          /* 12 bits: an errno that is final for reads */
+#define ERRNO_MASK 0xfffu
+#define TURN_SHIFT 32
 #define FLAGS_MASK 0x000ffff0u
 
 static inline enum state slot_state(slot_t slot) { return (enum state)(slot & STATE_MASK); }
-static inline int slot_errno(slot_t slot) { return (int)(slot >> ERRNO_SHIFT); }
+static inline int slot_errno(slot_t slot) { return (int)(slot >> ERRNO_SHIFT & ERRNO_MASK); }
+static inline uint32_t slot_turn(slot_t slot) { return (uint32_t)(slot >> TURN_SHIFT); }
 static inline bool is_tls(slot_t slot) { return slot_state(slot) > PLAIN; }
-static inline slot_t with_state(slot_t slot, enum state state) { return (slot & ~STATE_MASK) | state; }
+static inline slot_t with_state(slot_t slot, enum state state) { return (slot & ~(slot_t)STATE_MASK) | state; }
+static inline slot_t with_turn(slot_t of, slot_t slot) { return (of & ~(slot_t)0 << TURN_SHIFT) | (uint32_t)slot; }
 static inline slot_t with_errno(slot_t slot, int error)
 {
-    return (slot & (STATE_MASK | FLAGS_MASK)) | (slot_t)error << ERRNO_SHIFT;
+    return (slot & ~((slot_t)ERRNO_MASK << ERRNO_SHIFT)) | (slot_t)error << ERRNO_SHIFT;
 }
 
 enum { SLOT_COUNT = 65536 }; /* descriptors above this are refused TLS, never left in clear */
 
-extern int shim_base;   /* program descriptors are below; fd + base is hidden; 2 * base is the channel */
-slot_t slot_of(int fd); /* the descriptor's slot, asking the kernel when it is UNKNOWN */
-void slot_set(int fd, slot_t slot);
+extern int shim_base;                 /* program descriptors are below; fd + base is hidden; 2 * base is the channel */
+slot_t slot_of(int fd);               /* the descriptor's slot, asking the kernel when it is UNKNOWN */
+void slot_begin(int fd, slot_t slot); /* the number is something new: its next turn */
+void slot_set(int fd, slot_t slot); /* what it has become; nothing, if it is not the turn any more that `slot` is of */
 void slot_flag(int fd, slot_t flags);                 /* sets flags */
 void slot_unflag(int fd, slot_t flags);               /* takes them back */
 bool slot_swap(int fd, slot_t expected, slot_t slot); /* compare and exchange; false also in a vfork child */
@@ -116,7 +122,8 @@ int gate_raise(int fd, const struct request *request);
 slot_t gate_poll(int fd);
 
 /* As gate_poll, but waits for the outcome when the descriptor is a blocking one (or `force`).
- * Returns the slot; still GATED means: would block (errno EAGAIN) or interrupted (errno EINTR). */
+ * Returns the slot; still GATED means: would block (errno EAGAIN) or interrupted (errno EINTR). FAILED with EBADF: another
+ * thread has closed the descriptor meanwhile, and its number may be another connection's, bare or not. */
 slot_t gate_wait(int fd, bool force, int timeout_option);
 
 /* At start: standard streams that are connections. */
@@ -125,7 +132,7 @@ void stdio_start(void);
 /* The errno of a FAILED descriptor. What TCP itself refused is told once; then 0: reads end, writes are EPIPE. A failed
  * handshake is told every time: a thread that reads must not take it for the end of an empty stream, because another
  * thread, writing, was told. */
-int gate_failure(int fd);
+int gate_failure(int fd, slot_t slot);
 
 /* A descriptor whose connect() failed is its unconnected socket again. */
 void gate_lower(int fd);

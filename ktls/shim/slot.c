@@ -115,16 +115,29 @@ slot_t slot_of(int fd)
     if (likely(slot_state(slot) != UNKNOWN))
         return slot;
     int saved = errno;
-    slot = classify(fd);
-    slot_set(fd, slot);
+    slot_t found = with_turn(slot, classify(fd));
     errno = saved;
-    return slot;
+    if (!slot_swap(fd, slot, found) && slots_are_ours())
+        return atomic_load_explicit(&slots[fd], memory_order_acquire); /* another thread was faster, or knows better */
+    return found;
+}
+
+void slot_begin(int fd, slot_t slot)
+{
+    if (!in_range(fd) || !slots_are_ours())
+        return;
+    slot_t old = atomic_load(&slots[fd]);
+    while (!atomic_compare_exchange_weak(&slots[fd], &old, with_turn(old + ((slot_t)1 << TURN_SHIFT), slot)))
+        ;
 }
 
 void slot_set(int fd, slot_t slot)
 {
-    if (in_range(fd) && slots_are_ours())
-        atomic_store_explicit(&slots[fd], slot, memory_order_release);
+    if (!in_range(fd) || !slots_are_ours())
+        return;
+    slot_t old = atomic_load(&slots[fd]);
+    while (slot_turn(old) == slot_turn(slot) && !atomic_compare_exchange_weak(&slots[fd], &old, slot))
+        ;
 }
 
 void slot_flag(int fd, slot_t flags)
@@ -147,7 +160,7 @@ bool slot_swap(int fd, slot_t expected, slot_t slot)
 void forget(int fd)
 {
     int saved = errno;
-    slot_set(fd, UNKNOWN);
+    slot_begin(fd, UNKNOWN);
     real(close)(hidden(fd));
     errno = saved;
 }

@@ -78,6 +78,13 @@ def test_client_auth(visit, policy, client, level):
     assert shown == {"none": [0, 0, 0], "passthru": [0, 1, 1], "full": [0, 1], "required": [1]}[level]
 
 
+def test_a_thread_that_still_waits_to_write_to_a_refused_connection_reaches_no_other(visit, policy, client):
+    """The number of its descriptor is the next connection's by then, which is bare until policy has decided on it."""
+    visits = visit(policy('client_auth = "required"'), *(client("ours"), client("stranger")) * 12)
+    assert list(map(str, visits)) == ["open", "EKEYREJECTED"] * 12
+    assert [one.error for one in visits[::2]] == [None] * 12  # clear text of the other thread would be no record
+
+
 @pytest.mark.parametrize(
     ("identity", "fate"), [("EMAIL:client@example.test", "open"), ("EMAIL:other@example.test", "EKEYREJECTED")]
 )
