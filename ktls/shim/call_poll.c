@@ -18,11 +18,19 @@ static int remaining(int64_t deadline)
     return left > 0 ? (int)(left > INT32_MAX ? INT32_MAX : left) : 0;
 }
 
+/* Nothing more is to come, and it may be that only the slot still says so: the alert has been taken, by MSG_PEEK even. */
+static bool has_ended(int fd)
+{
+    slot_t slot = fd >= 0 ? slot_of(fd) : PLAIN;
+    return slot_state(slot) == KERNEL && ((slot & SEEN_EOF) || slot_errno(slot));
+}
+
 static bool needs_care(int fd)
 {
     slot_t slot = fd >= 0 ? slot_of(fd) : PLAIN;
     enum state state = slot_state(slot);
-    return state == GATED || state == MOVING || state == FAILED || (state == KERNEL && must_confirm(slot));
+    return state == GATED || state == MOVING || state == FAILED ||
+           (state == KERNEL && (must_confirm(slot) || has_ended(fd)));
 }
 
 static short ask_again(int fd, short events)
@@ -47,8 +55,8 @@ static short corrected(int fd, short events, short revents, bool *partial)
         return (short)((events & (POLLIN | POLLRDNORM | POLLRDHUP | POLLOUT | POLLWRNORM)) | POLLHUP |
                        (slot & ERROR_TOLD ? 0 : POLLERR));
     case KERNEL:
-        if (slot_errno(slot) || (slot & SEEN_EOF))
-            return (short)(revents | (events & (POLLIN | POLLRDNORM)));
+        if (has_ended(fd))
+            return (short)(revents | (events & (POLLIN | POLLRDNORM | POLLRDHUP)));
         /* Another thread, or gate_poll just now, put R in: what poll saw was the gate. */
         revents = ask_again(fd, events);
         if (must_confirm(slot) && (revents & POLLIN) && !(revents & (POLLHUP | POLLERR)) && !record_ready(fd)) {
@@ -67,7 +75,7 @@ static int correct_all(struct pollfd *fds, nfds_t count, bool *partial)
 {
     int ready = 0;
     for (nfds_t i = 0; i < count; i++) {
-        if (fds[i].revents && is_tls(slot_of(fds[i].fd)))
+        if ((fds[i].revents && is_tls(slot_of(fds[i].fd))) || has_ended(fds[i].fd))
             fds[i].revents = corrected(fds[i].fd, fds[i].events, fds[i].revents, partial);
         ready += fds[i].revents != 0;
     }
@@ -91,14 +99,24 @@ static int with_errors(struct pollfd *fds, nfds_t count, int ready)
     return ready;
 }
 
+static bool any_to_tell(const struct pollfd *fds, nfds_t count)
+{
+    for (nfds_t i = 0; i < count; i++)
+        if ((fds[i].events & (POLLIN | POLLRDNORM | POLLRDHUP)) && has_ended(fds[i].fd))
+            return true;
+    return false;
+}
+
 static int poll_with(struct pollfd *fds, nfds_t count, int timeout, const sigset_t *mask)
 {
+    if (any_to_tell(fds, count))
+        timeout = 0;
     int64_t deadline = timeout < 0 ? -1 : now_ms() + timeout;
     for (;;) {
         int left = remaining(deadline);
         struct timespec limit = {.tv_sec = left / 1000, .tv_nsec = (long)(left % 1000) * 1000000};
         int ready = mask ? real(ppoll)(fds, count, left < 0 ? NULL : &limit, mask) : real(poll)(fds, count, left);
-        if (ready <= 0)
+        if (ready < 0)
             return ready;
         bool partial = false;
         ready = correct_all(fds, count, &partial);
@@ -177,12 +195,20 @@ static bool select_needs_care(int count, const struct sets *asked)
     return false;
 }
 
+static bool select_any_to_tell(int count, const struct sets *asked)
+{
+    for (int fd = 0; fd < count; fd++)
+        if (has(asked->read, fd) && has_ended(fd))
+            return true;
+    return false;
+}
+
 static int select_correct(int count, const struct sets *asked, struct sets *got, bool *partial)
 {
     int ready = 0;
     for (int fd = 0; fd < count; fd++) {
         bool in = has(got->read, fd), out = has(got->write, fd);
-        if ((in || out) && is_tls(slot_of(fd))) {
+        if (((in || out) && is_tls(slot_of(fd))) || (has(asked->read, fd) && has_ended(fd))) {
             short events = (short)((has(asked->read, fd) ? POLLIN : 0) | (has(asked->write, fd) ? POLLOUT : 0));
             short revents = corrected(fd, events, (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0)), partial);
             put(got->read, fd, (events & POLLIN) && (revents & (POLLIN | POLLHUP | POLLERR)));
@@ -197,6 +223,8 @@ static int select_correct(int count, const struct sets *asked, struct sets *got,
 static int select_with(int count, fd_set *r, fd_set *w, fd_set *e, const struct sets *asked, int timeout,
                        const sigset_t *mask)
 {
+    if (select_any_to_tell(count, asked))
+        timeout = 0;
     int64_t deadline = timeout < 0 ? -1 : now_ms() + timeout;
     for (;;) {
         int left = remaining(deadline);

@@ -306,8 +306,11 @@ ssize_t record_finish(const struct reading *reading, ssize_t got)
                 return -1;
         } else if (errno == EIO) {
             bool is_data;
+            sigset_t before;
+            lock_taking(reading->fd, &before);
             ssize_t next =
                 reading->flags & MSG_PEEK ? take_for_peek(reading, &is_data) : take_control(reading, &is_data);
+            unlock_taking(reading->fd, &before);
             if (is_data || next == 0)
                 return next;
             if (next < 0 && errno != EAGAIN && errno != EIO && errno != EKEYEXPIRED)
@@ -357,13 +360,26 @@ int record_clear(int fd)
 
 ssize_t record_at_end(int fd) { return at_end(fd); }
 
+/* An alert that ends the stream stays where it is: a program may ask again and again before it reads, and poll() says
+ * readable only of what is there. */
+static bool ends_stream(int fd)
+{
+    struct taken taken = {0};
+    unsigned char alert[2];
+    struct iovec iov = {.iov_base = alert, .iov_len = sizeof alert};
+    struct reading reading = {.fd = fd, .iov = &iov, .count = 1};
+    if (take(&reading, MSG_PEEK | MSG_DONTWAIT, &taken) != sizeof alert || taken.type != ALERT)
+        return false;
+    return alert[1] == CLOSE_NOTIFY || (alert[1] != USER_CANCELED && (alert[0] != WARNING || is_tls13(fd)));
+}
+
 bool record_ready(int fd)
 {
     char byte;
     struct iovec iov = {.iov_base = &byte, .iov_len = 1};
     struct reading reading = {.fd = fd, .iov = &iov, .count = 1, .flags = MSG_PEEK | MSG_DONTWAIT};
     int saved = errno;
-    bool ready = record_read(&reading) >= 0 || errno != EAGAIN;
+    bool ready = ends_stream(fd) || record_read(&reading) >= 0 || errno != EAGAIN;
     errno = saved;
     return ready;
 }

@@ -16,7 +16,7 @@ from tests.e2e.peer import client_context, server_context
 
 READERS = Path(__file__).parent / "programs" / "readers.py"
 HOW = ["recv", "read", "one-byte", "recvmsg", "peek", "stdio", "splice", "poll", "select", "epoll-edge"]
-HOW += ["epoll-oneshot", "asyncio"]
+HOW += ["epoll-oneshot", "asyncio", "asks-twice", "looks-and-asks"]
 
 
 @pytest.fixture

@@ -108,6 +108,36 @@ def epoll(sock, flags, rearm=False):
     yield from nonblocking(sock, wait)
 
 
+def asks_twice(sock):
+    """What is readable stays so until it is read, whoever asks how often; the end stays so for good."""
+    poller, watcher = select.poll(), select.epoll()
+    poller.register(sock, select.POLLIN)
+    watcher.register(sock, select.EPOLLIN)
+    data = b"?"
+    while data:
+        for _ in range(2):
+            ready(poller.poll(WAIT * 1000))
+            ready(select.select([sock], [], [], WAIT)[0])
+            ready(watcher.poll(WAIT))
+        data = sock.recv(65536)
+        yield data
+    ready(poller.poll(WAIT * 1000))
+    ready(select.select([sock], [], [], WAIT)[0])
+
+
+def looks_and_asks(sock):
+    """What MSG_PEEK has shown, the end too, is readable."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    data = b"?"
+    while data:
+        sock.recv(1, socket.MSG_PEEK)
+        ready(poller.poll(WAIT * 1000))
+        ready(select.select([sock], [], [], WAIT)[0])
+        data = sock.recv(65536)
+        yield data
+
+
 def ready(events):
     if not events:
         raise TimeoutError(110, "no event")
@@ -139,6 +169,8 @@ HOW = {
     "splice": splice,
     "poll": poll,
     "select": select_,
+    "asks-twice": asks_twice,
+    "looks-and-asks": looks_and_asks,
     "epoll-edge": lambda sock: epoll(sock, select.EPOLLET),
     "epoll-oneshot": lambda sock: epoll(sock, select.EPOLLONESHOT, rearm=True),
     "asyncio": asyncio_,
