@@ -15,7 +15,9 @@ from ktls.errors import KtlsError, UsageError
 from ktls.launcher import complain, exit_status
 from ktls.launcher import main as launch
 from ktls.run_options import HELP
+from ktls.sources import SNAPSHOT, find
 from policy.admin.group import group as policy_group
+from policy.admin.source import database_option
 
 if TYPE_CHECKING:
     from ktls.probe import Capabilities
@@ -93,36 +95,57 @@ def run_command(arguments: tuple[str, ...]) -> None:
 )
 @click.option(
     "--policy",
-    type=click.Path(path_type=Path),
+    metavar="FILE|@REVISION",
     required=True,
     envvar="KTLS_POLICY",
     show_envvar=True,
-    help="The policy file for all of them.",
+    help="The policy for all of them; @active follows what is in force in the database.",
+)
+@database_option
+@click.option(
+    "--snapshot",
+    type=click.Path(path_type=Path),
+    envvar=SNAPSHOT,
+    show_envvar=True,
+    help="With @active: where to keep the last good policy; beside the default database by default.",
+)
+@click.option(
+    "--without",
+    type=click.Choice(["deny", "clear"]),
+    default="deny",
+    show_default=True,
+    help="With @active: the verdict for all where there is neither database nor snapshot.",
 )
 @click.option("--log", type=click.Path(path_type=Path), help="Append the report here, JSON lines.")
 @click.option("--observe", is_flag=True, help="Decide and record, but leave every connection clear.")
-def agent_command(socket_path: Path, policy: Path, log: Path | None, observe: bool) -> None:
+def agent_command(
+    socket_path: Path,
+    policy: str,
+    database: str | None,
+    snapshot: Path | None,
+    without: str,
+    log: Path | None,
+    observe: bool,
+) -> None:
     """Serve several `ktls run` with one agent, in the foreground, until SIGINT or SIGTERM.
 
     \b
       ktls agent --socket /run/user/1000/ktls/agent --policy site.toml &
       KTLS_AGENT=/run/user/1000/ktls/agent ktls run -- psql
+      ktls agent --socket /run/ktls/agent --policy @active --database postgresql://ktls@db/policy
 
     Programs start faster this way, share the agent's sessions, and are all under one policy.
     """
-    from policy.load import load  # noqa: PLC0415 - only for this command
-
-    loaded = load(policy.absolute())
     from policy.lint import warnings  # noqa: PLC0415 - only for this command
 
-    for warning in warnings(loaded):
+    source = find(policy, os.environ, database=database, snapshot=snapshot, allow=without == "clear")
+    for warning in warnings(source.policy) if source.policy else ():
         click.echo(f"warning: {warning}", err=True)
     _private_directory(socket_path.absolute().parent)
     from ktls.agent.main import AgentSettings, run  # noqa: PLC0415 - heavy, and not before the policy is good
 
     settings = AgentSettings(
-        policy=loaded,
-        policy_file=policy.absolute(),
+        source=source,
         socket_path=socket_path.absolute(),
         log=log and log.absolute(),
         observe=observe,

@@ -20,16 +20,14 @@ import struct
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from ktls import elf, limits
 from ktls.errors import AgentUnreachable, ConfigError, KtlsError, Uncovered, UsageError
 from ktls.run_options import HELP, RunOptions, parse
 from ktls.seccomp import forbid_io_uring
+from ktls.sources import Source, source_of
 from ktls.spawn import runtime_directory, start_agent
-
-if TYPE_CHECKING:
-    from policy.model import Policy
 
 EXIT_USAGE = 2
 EXIT_FAILED = 125  # as env(1) and timeout(1) have it
@@ -113,7 +111,7 @@ def run(options: RunOptions) -> NoReturn:
             "this process already runs under `ktls run`, whose policy stands",
             hint="start it outside, or without --policy, --inbound, --outbound and --allow-uncovered",
         )
-    policy = load_policy(options, os.environ)
+    source = source_of(options, os.environ)
     path = find_command(options.command[0], os.environ.get("PATH", os.defpath))
     preload = shim_libraries(os.environ)
     try:
@@ -125,7 +123,7 @@ def run(options: RunOptions) -> NoReturn:
     if covered:
         _exec(path, options.command, os.environ)
     base, soft = limits.raise_limit()
-    agent = _own_agent(policy, options) if policy is not None else Path(os.environ["KTLS_AGENT"]).absolute()
+    agent = _own_agent(source, options) if source is not None else Path(os.environ["KTLS_AGENT"]).absolute()
     channel = connect(agent)
     os.dup2(channel.fileno(), 2 * base, inheritable=True)
     limits.restore_limit(soft)
@@ -136,49 +134,6 @@ def run(options: RunOptions) -> NoReturn:
             raise
     environment = covered_environment(os.environ, preload, agent, base, allow_uncovered=options.allow_uncovered)
     _exec(path, options.command, environment)
-
-
-def load_policy(options: RunOptions, environment: Mapping[str, str]) -> "Policy | None":
-    """Load what says which connections to protect.
-
-    Args:
-        options: the command line; it wins.
-        environment: KTLS_AGENT comes next, then KTLS_POLICY.
-
-    Returns:
-        The policy; None where that of the agent in KTLS_AGENT holds.
-
-    Raises:
-        PolicyError: it has mistakes; all are named.
-        UsageError: nothing says what to protect.
-    """
-    if not options.ports and options.policy is None and environment.get("KTLS_AGENT"):
-        if options.log is not None or options.observe:
-            raise UsageError("--log and --observe are for an agent of its own; the one in KTLS_AGENT has its own ways")
-        return None
-    from policy.load import load  # noqa: PLC0415 - not needed with an agent
-    from policy.secure_port import secure_port  # noqa: PLC0415 - as above
-
-    file = options.policy or environment.get("KTLS_POLICY")
-    if options.ports or (options.observe and not file):
-        return secure_port(
-            inbound=list(options.inbound),
-            outbound=list(options.outbound),
-            certificate=_absolute(options.certificate),
-            private_key=_absolute(options.private_key),
-            trust=() if options.trust is None else (str(Path(options.trust).absolute()),),
-            engine=options.engine or "auto",
-        )
-    if not file:
-        raise UsageError(
-            "nothing says which connections to protect",
-            hint="give --inbound PORT, --outbound PORT or --policy FILE; `ktls run --help` has examples",
-        )
-    return load(Path(file).absolute())
-
-
-def _absolute(file: str | None) -> Path | None:
-    return None if file is None else Path(file).absolute()
 
 
 def find_command(name: str, search: str) -> Path:
@@ -271,10 +226,9 @@ def connect(agent: Path) -> socket.socket:
     return channel
 
 
-def _own_agent(policy: "Policy", options: RunOptions) -> Path:
+def _own_agent(source: Source, options: RunOptions) -> Path:
     """Start an agent with this policy, for this program."""
-    log, observe = _absolute(options.log), options.observe
-    file = Path(policy.file) if policy.file else None
+    log, observe = Path(options.log).absolute() if options.log else None, options.observe
     if log is not None:
         try:
             os.close(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
@@ -284,7 +238,7 @@ def _own_agent(policy: "Policy", options: RunOptions) -> Path:
     def body(path: Path, ready: int) -> None:
         from ktls.agent.main import AgentSettings, run  # noqa: PLC0415 - the agent's imports are the agent's
 
-        how = AgentSettings(policy=policy, policy_file=file, socket_path=path, log=log, ready_fd=ready, observe=observe)
+        how = AgentSettings(source=source, socket_path=path, log=log, ready_fd=ready, observe=observe)
         run(how)
 
     return start_agent(body, runtime_directory(os.environ), log)

@@ -23,7 +23,9 @@ Which connections:
                           may be given more than once
   --outbound [HOST:]PORT  connections made to this remote port (of this host
                           only) are TLS; may be given more than once
-  --policy FILE           or as a policy file says [env: KTLS_POLICY]
+  --policy FILE           or as a policy file says [env: KTLS_POLICY]; @active
+                          for what is in force in the policy database
+                          [env: KTLS_POLICY_DATABASE], @7 for a revision of it
 
 Identity and trust, with --inbound and --outbound:
   --cert FILE             certificate chain to show, PEM, leaf first

@@ -1,12 +1,13 @@
 """`python -m ktls.agent`: an agent in the foreground, for service managers and tests."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from ktls.agent.main import AgentSettings, run
 from ktls.errors import KtlsError
-from policy.load import load
+from ktls.sources import find
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--socket", type=Path, help="where to listen")
     where.add_argument("--listen-fd", type=int, help="an inherited listening SOCK_SEQPACKET socket")
-    parser.add_argument("--policy-file", type=Path, required=True, help="the policy")
+    parser.add_argument("--policy", required=True, help="a file, or a revision of the database: @active, @7")
     parser.add_argument("--log", type=Path, help="append the report here, JSON lines")
     parser.add_argument("--ready-fd", type=int, help='write "ready" here once serving')
     parser.add_argument("--linger", action="store_true", help="go on when nobody is left, until SIGTERM")
@@ -23,8 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(
             AgentSettings(
-                policy=load(options.policy_file.absolute()),
-                policy_file=options.policy_file.absolute(),
+                source=find(options.policy, os.environ),
                 socket_path=options.socket,
                 listen_fd=options.listen_fd,
                 log=options.log,

@@ -11,6 +11,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from ktls.agent.following import Following
 from ktls.agent.ledger import Ledger
 from ktls.agent.report import Report
 from ktls.agent.server import Server, listen
@@ -19,6 +20,7 @@ from ktls.agent.swap import Opened, Swap, keyrings_of, opened
 from ktls.agent.watching import Watcher
 from ktls.errors import UsageError
 from ktls.keyring import Keyring
+from ktls.sources import Source
 from policy.model import Policy
 from policy.records import records_path
 
@@ -31,8 +33,7 @@ class AgentSettings:
     """How an agent is to run.
 
     Args:
-        policy: what decides about connections.
-        policy_file: where it came from, to be watched; None to watch the files of its keyrings only.
+        source: the policy, and what may change it.
         socket_path: where to listen; or
         listen_fd: a listening SOCK_SEQPACKET socket.
         log: the report, JSON lines, appended to; nowhere if None.
@@ -42,8 +43,7 @@ class AgentSettings:
             program, and removes its socket and the socket's directory.
     """
 
-    policy: Policy
-    policy_file: Path | None = None
+    source: Source
     socket_path: Path | None = None
     listen_fd: int | None = None
     log: Path | None = None
@@ -60,18 +60,23 @@ def run(settings: AgentSettings) -> None:
         UsageError: the socket or the log cannot be opened. Nothing has been served.
     """
     harden()
-    keyrings = open_keyrings(settings.policy)
     try:
         kept = records_path(os.environ)
         report = Report(settings.log, None if kept is None else Ledger(kept))
     except OSError as error:
         raise UsageError(f"{settings.log}: {error.strerror}") from error
-    listener = _listener(settings)
-    try:
-        asyncio.run(_serve(settings, keyrings, listener, report))
-    finally:
-        listener.close()
-        _remove(settings)
+    with contextlib.ExitStack() as stack:
+        following, policy = None, settings.source.policy
+        if settings.source.database is not None:
+            following = Following(settings.source.database, report)
+            stack.callback(following.stop)
+            policy = following.start()
+        if policy is None:
+            raise UsageError("an agent needs a policy, or a database to follow")
+        begin = Begin(policy, open_keyrings(policy), following)
+        listener = stack.enter_context(_listener(settings))
+        stack.callback(_remove, settings)
+        asyncio.run(_serve(settings, begin, listener, report))
 
 
 def open_keyrings(policy: Policy) -> dict[Keyring, Opened]:
@@ -105,18 +110,33 @@ def _listener(settings: AgentSettings) -> socket.socket:
         raise UsageError(f"{settings.socket_path}: {error.strerror or error}") from error
 
 
-async def _serve(
-    settings: AgentSettings, keyrings: dict[Keyring, Opened], listener: socket.socket, report: Report
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """What an agent begins with.
+
+    Args:
+        policy: that decides.
+        keyrings: of it, opened.
+        following: brings others.
+    """
+
+    policy: Policy
+    keyrings: dict[Keyring, Opened]
+    following: Following | None
+
+
+async def _serve(settings: AgentSettings, begin: Begin, listener: socket.socket, report: Report) -> None:
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    policy = dataclasses.replace(settings.policy, mode="observe") if settings.observe else settings.policy
+    policy = dataclasses.replace(begin.policy, mode="observe") if settings.observe else begin.policy
     shared = Shared(policy, report)
     server = Server(listener, shared, exit_when_idle=not settings.shared, idle=ending.set)
-    swap = Swap(shared, keyrings, server.living, observe=settings.observe)
-    watcher = Watcher(swap, report, settings.policy_file)
+    swap = Swap(shared, begin.keyrings, server.living, observe=settings.observe)
+    if begin.following is not None:
+        begin.following.attach(swap)
+    watcher = Watcher(swap, report, settings.source.file)
     try:
         _tell_ready(settings.ready_fd)
         watcher.start()

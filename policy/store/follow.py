@@ -71,7 +71,8 @@ class Follower:
     Args:
         url: of the database, as for `open_store`.
         snapshot: file for the last good policy; None to keep none.
-        deliver: is called, in the follower's thread, with each policy after the first.
+        deliver: is called, in the follower's thread, with each policy after the first. With a KtlsError it says that
+            the policy is not right here: as one that does not compile.
         say: is called, in whichever thread, with what an operator has to know.
         without: the verdict for every connection where there is neither database nor snapshot.
         poll: seconds after which to ask though nothing was heard.
@@ -105,9 +106,11 @@ class Follower:
         """Return the policy to begin with, and follow from there. It may take as long as it takes to connect."""
         first: Followed | None = None
         try:
-            first = self._look()
+            found = self._look()
         except KtlsError as error:
             self._lose(error)
+        else:
+            first = found and self._accept(*found)
         if first is None:
             first = self._last_good()
         self._thread.start()
@@ -135,7 +138,7 @@ class Follower:
             try:
                 found = self._look()
                 if found is not None:
-                    self._deliver(found)
+                    self._hand_over(*found)
                 delay = _BACK_OFF[0]
                 if self._watch is not None:
                     self._watch.wait(self._poll, self._wake)
@@ -147,7 +150,7 @@ class Follower:
             with suppress(BlockingIOError):  # nobody woke us
                 os.eventfd_read(self._wake)
 
-    def _look(self) -> Followed | None:
+    def _look(self) -> tuple[Snapshot, Policy] | None:
         """Ask what is in force; return it when it is new and right."""
         if self._watch is None:
             self._watch = open_watch(self._url)
@@ -167,13 +170,26 @@ class Follower:
                 snapshot = Snapshot.of(active.revision, read.document(connection, active.revision))
         return self._compile(snapshot)
 
-    def _compile(self, snapshot: Snapshot) -> Followed | None:
+    def _compile(self, snapshot: Snapshot) -> tuple[Snapshot, Policy] | None:
         try:
-            policy = parse(snapshot.document.encode(), snapshot.file)
+            return snapshot, parse(snapshot.document.encode(), snapshot.file)
         except PolicyError as error:
-            self._refused = (snapshot.hash, time.monotonic() + RETRY_SECONDS)
-            self._tell(f"revision {snapshot} is active but not right here, and the policy before it stays: {error}")
+            self._refuse(snapshot, error)
             return None
+
+    def _hand_over(self, snapshot: Snapshot, policy: Policy) -> None:
+        try:
+            self._deliver(Followed(policy, "database", snapshot.number, snapshot.hash))
+        except KtlsError as error:
+            self._refuse(snapshot, error)
+        else:
+            self._accept(snapshot, policy)
+
+    def _refuse(self, snapshot: Snapshot, error: KtlsError) -> None:
+        self._refused = (snapshot.hash, time.monotonic() + RETRY_SECONDS)
+        self._tell(f"revision {snapshot} is active but not right here, and the policy before it stays: {error}")
+
+    def _accept(self, snapshot: Snapshot, policy: Policy) -> Followed:
         self._hash, self._refused = snapshot.hash, ("", 0.0)
         self._settle(f"revision {snapshot} is in use")
         if self._snapshot is not None:

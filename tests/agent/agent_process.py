@@ -38,7 +38,7 @@ class AgentProcess:
         self.path, self.log = self.directory / "s", folder / "report.jsonl"
         (folder / "policy.toml").write_text("version = 1\n" + policy)
         receive, send = os.pipe()
-        words = ["--socket", str(self.path), "--policy-file", str(folder / "policy.toml")]
+        words = ["--socket", str(self.path), "--policy", str(folder / "policy.toml")]
         words += ["--log", str(self.log), "--ready-fd", str(send), *options]
         self.process = subprocess.Popen([sys.executable, "-m", "ktls.agent", *words], pass_fds=[send])
         os.close(send)

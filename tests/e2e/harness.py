@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ktls.agent.main import AgentSettings, run
+from ktls.sources import Source
 from ktls.spawn import runtime_directory, start_agent
 from policy.load import load
 from policy.secure_port import secure_port
@@ -121,6 +122,6 @@ def fork_agent(options: dict[str, Any], engine: str, log: Path) -> Path:
 
     def body(path: Path, ready: int) -> None:
         file = Path(options["policy"]) if "policy" in options else None
-        run(AgentSettings(policy=policy, policy_file=file, socket_path=path, log=log, ready_fd=ready))
+        run(AgentSettings(source=Source(policy, file), socket_path=path, log=log, ready_fd=ready))
 
     return start_agent(body, runtime_directory(os.environ), log)

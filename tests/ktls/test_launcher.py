@@ -14,7 +14,6 @@ import pytest
 
 from ktls import launcher, limits
 from ktls.errors import AgentUnreachable, Denied, PolicyError, Uncovered, UsageError
-from ktls.run_options import RunOptions
 
 pytestmark = pytest.mark.skipif(not launcher.SHIM.exists(), reason="the shim is not built")
 
@@ -306,15 +305,6 @@ def test_empty_part_of_path_is_the_current_directory(tmp_path, monkeypatch):
 def test_names_that_are_no_command(name):
     with pytest.raises(launcher.CommandNotFound):
         launcher.find_command(name, "/bin")
-
-
-def test_agent_in_the_environment_holds_unless_the_command_line_says_more(tmp_path):
-    options = RunOptions(command=("true",))
-    assert launcher.load_policy(options, {"KTLS_AGENT": "/agent", "KTLS_POLICY": "/nonexistent"}) is None
-    with pytest.raises(PolicyError):
-        launcher.load_policy(options._replace(policy=str(tmp_path / "none")), {"KTLS_AGENT": "/agent"})
-    with pytest.raises(PolicyError):
-        launcher.load_policy(options, {"KTLS_POLICY": str(tmp_path / "none")})
 
 
 def test_connecting_leaves_no_time_limit_and_no_flag_behind(agent):
