@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -135,12 +136,8 @@ def test_the_commands_of_the_page_work(activate: Activate, tmp_path: Path) -> No
         until((tmp_path / "r" / "agent").exists, "the agent's socket")
         process.terminate()
     run = run.replace("/var/lib/ktls/policy.db", str(tmp_path / "policy.db"))
-    program = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/9'"
-    done = subprocess.run(
-        ["/bin/sh", "-c", run.replace("redis-server", program)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        program = f"bash -c 'exec 3<>/dev/tcp/127.0.0.1/{listener.getsockname()[1]}'"
+        words = ["/bin/sh", "-c", run.replace("redis-server", program)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert "Permission denied" in done.stderr
