@@ -4,7 +4,10 @@ A keyring is opened once for each environment, whole or not at all: every proble
 file and what is wrong with it. What is in the files is never shown.
 """
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -107,6 +110,25 @@ class OpenKeyring:
     crls: tuple[x509.CertificateRevocationList, ...]
 
 
+def key_problem(leaf: x509.Certificate, key: PrivateKey) -> str:
+    """Say why a key does not belong to a certificate; nothing if it does."""
+    spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    try:
+        belongs = leaf.public_key().public_bytes(*spki) == key.public_key().public_bytes(*spki)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        return f"the certificate's public key is of no use: {error}"
+    return "" if belongs else "is not the key of the first certificate"
+
+
+def date_problem(certificate: x509.Certificate, now: datetime) -> str:
+    """Say why a certificate is not valid at a time; nothing if it is."""
+    if now > certificate.not_valid_after_utc:
+        return f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+    if now < certificate.not_valid_before_utc:
+        return f"not valid before {certificate.not_valid_before_utc:%Y-%m-%d}"
+    return ""
+
+
 def open_keyring(keyring: Keyring) -> OpenKeyring:
     """Read and check all of a keyring's files.
 
@@ -114,7 +136,8 @@ def open_keyring(keyring: Keyring) -> OpenKeyring:
         KeyringError: one is missing, unreadable, too big or malformed; a key does not belong to its certificate; a
             certificate of ours has expired.
     """
-    reader = _Reader(keyring)
+    reader = Reader(keyring)
+    reader.password()
     return OpenKeyring(
         credential=reader.credential(),
         sni=tuple(
@@ -127,10 +150,15 @@ def open_keyring(keyring: Keyring) -> OpenKeyring:
     )
 
 
-class _Reader:
+class Reader:
+    """Reads the files of one keyring. Each method raises KeyringError for the first that is wrong with its file.
+
+    Args:
+        keyring: whose files they are.
+    """
+
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
-        self._password = self._read_password()
 
     def _error(self, path: Path | None, problem: str) -> KeyringError:
         place = f"{path}: " if path else ""
@@ -138,10 +166,12 @@ class _Reader:
 
     def _read(self, path: Path) -> bytes:
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=_open) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise self._error(path, "is not a file")
                 data = file.read(MAX_FILE + 1)
         except OSError as error:
-            raise self._error(path, error.strerror or type(error).__name__) from error
+            raise self._error(path, _why(error)) from error
         if len(data) > MAX_FILE:
             raise self._error(path, f"more than {MAX_FILE} bytes")
         return data
@@ -152,88 +182,113 @@ class _Reader:
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # cryptography's, for files that are wrong
             raise self._error(path, f"not {what}: {error}") from error
 
-    def _read_password(self) -> bytes | None:
+    def password(self) -> bytes | None:
+        """Return what opens the private keys; None where the keyring names no file of it."""
         if self._keyring.password_file is None:
             return None
         return (self._read(self._keyring.password_file).splitlines() or [b""])[0]
 
     def credential(self) -> Credential | None:
+        """Return the keyring's own certificate with its key; None where it has none."""
+        if (path := self.own_files()) is None:
+            return None
+        if self._keyring.pkcs12 is not None:
+            return self._checked(*self.pkcs12(path[0]), *path)
+        return self.pem_credential(*path)
+
+    def own_files(self) -> tuple[Path, Path] | None:
+        """Return the files of the keyring's own certificate and key, which are one with PKCS #12."""
         keyring = self._keyring
         if keyring.pkcs12 is not None:
             if keyring.certificate or keyring.private_key:
                 raise self._error(keyring.pkcs12, "give either pkcs12, or certificate and private_key")
-            return self._pkcs12(keyring.pkcs12)
+            return keyring.pkcs12, keyring.pkcs12
         if keyring.certificate is None and keyring.private_key is None:
             return None
         if keyring.certificate is None or keyring.private_key is None:
             raise self._error(keyring.certificate or keyring.private_key, "certificate and private_key go together")
-        return self.pem_credential(keyring.certificate, keyring.private_key)
+        return keyring.certificate, keyring.private_key
 
     def pem_credential(self, certificate: Path, private_key: Path) -> Credential:
-        chain = self._certificates(certificate)
-        data = self._read(private_key)
+        """Return a certificate with its key."""
+        return self._checked(self.certificates(certificate), self.private_key(private_key), certificate, private_key)
+
+    def private_key(self, path: Path) -> PrivateKey:
+        """Return the key in a PEM file."""
+        password = self.password()
+        data = self._read(path)
         if b"ENCRYPTED" not in data:  # cryptography refuses a password that is not needed
             password = None
-        elif self._password is None:
-            raise self._error(private_key, "the key is encrypted and there is no password_file")
-        else:
-            password = self._password
-        key = self._parse(private_key, "a PEM private key", lambda: load_pem_private_key(data, password))
-        return self._checked(chain, key, certificate, private_key)
+        elif password is None:
+            raise self._error(path, "the key is encrypted and there is no password_file")
+        return self._usable(path, self._parse(path, "a PEM private key", lambda: load_pem_private_key(data, password)))
 
-    def _pkcs12(self, path: Path) -> Credential:
+    def _usable(self, path: Path, key: object) -> PrivateKey:
+        if not isinstance(key, PrivateKey):
+            raise self._error(path, f"a key of a kind that TLS does not use ({type(key).__name__})")
+        return key
+
+    def pkcs12(self, path: Path) -> tuple[tuple[x509.Certificate, ...], PrivateKey]:
+        """Return the certificates, the leaf first, and the key in a PKCS #12 file."""
+        password = self.password()
         data = self._read(path)
         key, leaf, more = self._parse(
-            path, "a PKCS #12 file that opens", lambda: pkcs12.load_key_and_certificates(data, self._password)
+            path, "a PKCS #12 file that opens", lambda: pkcs12.load_key_and_certificates(data, password)
         )
         if key is None or leaf is None:
             raise self._error(path, "holds no certificate with its private key")
-        return self._checked((leaf, *more), key, path, path)
+        return (leaf, *more), self._usable(path, key)
 
     def _checked(
-        self, chain: tuple[x509.Certificate, ...], key: object, certificate: Path, private_key: Path
+        self, chain: tuple[x509.Certificate, ...], key: PrivateKey, certificate: Path, private_key: Path
     ) -> Credential:
-        leaf = chain[0]
-        if not isinstance(key, PrivateKey):
-            raise self._error(private_key, f"a key of a kind that TLS does not use ({type(key).__name__})")
-        spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        if leaf.public_key().public_bytes(*spki) != key.public_key().public_bytes(*spki):
-            raise self._error(private_key, f"is not the key of the first certificate in {certificate}")
-        now = datetime.now(UTC)
-        if now > leaf.not_valid_after_utc:
-            raise self._error(certificate, f"expired on {leaf.not_valid_after_utc:%Y-%m-%d}")
-        if now < leaf.not_valid_before_utc:
-            raise self._error(certificate, f"not valid before {leaf.not_valid_before_utc:%Y-%m-%d}")
+        if problem := key_problem(chain[0], key):
+            raise self._error(private_key, f"{problem} in {certificate}")
+        if problem := date_problem(chain[0], datetime.now(UTC)):
+            raise self._error(certificate, problem)
         return Credential(chain, key)
 
-    def _certificates(self, path: Path) -> tuple[x509.Certificate, ...]:
+    def certificates(self, path: Path) -> tuple[x509.Certificate, ...]:
+        """Return the certificates in a PEM file, at least one."""
         data = self._read(path)
         if data.count(_PEM) != len(_PEM_END.findall(data)):  # cryptography leaves out the last block of a cut file
             raise self._error(path, "is cut off: a PEM block begins and does not end")
         return tuple(self._parse(path, "a PEM certificate", lambda: x509.load_pem_x509_certificates(data)))
 
     def anchors(self, trusted: str) -> Iterator[x509.Certificate]:
+        """Read one element of `Keyring.trust`; nothing for the system's store."""
         if trusted == SYSTEM:
             return
         path = Path(trusted)
-        if not path.is_dir():
-            yield from self._certificates(path)
+        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() raises where a directory above may not be entered
+            yield from self.certificates(path)
             return
         try:
             files = sorted({entry.resolve() for entry in path.iterdir() if entry.is_file()})  # hashed names are links
         except OSError as error:
-            raise self._error(path, error.strerror or type(error).__name__) from error
+            raise self._error(path, _why(error)) from error
         if len(files) > MAX_FILES:
             raise self._error(path, f"more than {MAX_FILES} files")
-        certificates = [one for file in files if _PEM in self._read(file) for one in self._certificates(file)]
+        certificates = [one for file in files if _PEM in self._read(file) for one in self.certificates(file)]
         if not certificates:
             raise self._error(path, "holds no PEM certificate")
         yield from certificates
 
     def crls(self, path: Path) -> Iterator[x509.CertificateRevocationList]:
+        """Read a file of revocation lists."""
         data = self._read(path)
         if _CRL_BEGIN not in data:
             yield self._parse(path, "a revocation list", lambda: x509.load_der_x509_crl(data))
         for block in data.split(_CRL_BEGIN)[1:]:
             pem = _CRL_BEGIN + block
             yield self._parse(path, "a revocation list", lambda pem=pem: x509.load_pem_x509_crl(pem))  # type: ignore[misc]
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # opening a FIFO would wait for its writer
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "its symbolic links form a loop"
+    return error.strerror or type(error).__name__

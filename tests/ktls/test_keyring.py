@@ -1,5 +1,8 @@
 """Keyrings: what opens, and that every problem names its file."""
 
+import base64
+import os
+
 import pytest
 import trustme
 from cryptography import x509
@@ -17,6 +20,9 @@ from ktls import keyring as module
 from ktls.errors import KeyringError
 from ktls.keyring import Keyring, SniEntry, open_keyring
 from tests.ktls.handshake_peer import DAY, Pair, make_crl, now, save
+
+P256, UNKNOWN_CURVE = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d03017f")
+"""Object identifiers of one length."""
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +174,27 @@ def test_a_bundle_that_is_half_written_is_refused(ca, tmp_path):
             open_keyring(Keyring("ring", trust=(str(bundle),)))
     bundle.write_bytes(whole)
     assert len(open_keyring(Keyring("ring", trust=(str(bundle),))).anchors) == 2
+
+
+def test_a_loop_of_links_a_pipe_and_a_directory_are_no_files(pair, tmp_path):
+    loop, pipe = tmp_path / "loop", tmp_path / "pipe"
+    loop.symlink_to(loop)
+    os.mkfifo(pipe)
+    for path, words in ((loop, "its symbolic links form a loop"), (pipe, "is not a file"), (tmp_path, "directory")):
+        for keys in (
+            {"certificate": path, "private_key": pair.key},
+            {"certificate": pair.cert, "private_key": path},
+            {"crl": (path,)},
+        ):
+            message = refused(**keys)
+            assert str(path) in message
+            assert words in message
+    assert "form a loop" in refused(trust=(str(loop),))
+
+
+def test_a_certificate_on_an_unknown_curve_is_refused(pair, tmp_path):
+    der = pair.leaf.public_bytes(Encoding.DER).replace(P256, UNKNOWN_CURVE)
+    pair.cert.write_text(
+        "-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der).decode() + "-----END CERTIFICATE-----"
+    )
+    assert "of no use" in refused(certificate=pair.cert, private_key=pair.key)
