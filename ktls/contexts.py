@@ -1,9 +1,14 @@
 """A keyring's content in an OpenSSL context."""
 
+from collections.abc import Iterable
+
+from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from ktls.errors import KeyringError
 from ktls.keyring import Credential, OpenKeyring
+
+_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME of openssl/x509_vfy.h
 
 
 def try_keyring(name: str, keyring: OpenKeyring) -> None:
@@ -57,3 +62,21 @@ def _set_credential(context: SSL.Context, credential: Credential) -> None:
         context.add_extra_chain_cert(issuer)
     context.use_privatekey(credential.private_key)
     context.check_privatekey()
+
+
+def vouched_for(certificate: x509.Certificate, anchors: Iterable[x509.Certificate], *, system: bool = True) -> bool:
+    """Tell whether one of the anchors, or of the system's if they count, has issued a certificate, at whatever time."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    if system:
+        context.set_default_verify_paths()
+    store = context.get_cert_store()
+    if store is None:
+        raise KeyringError("OpenSSL's context has no store of certificates")
+    for anchor in anchors:
+        store.add_cert(crypto.X509.from_cryptography(anchor))
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
+    try:
+        crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate)).verify_certificate()
+    except crypto.X509StoreContextError:
+        return False
+    return True

@@ -290,5 +290,5 @@ def _open(path: str, flags: int) -> int:
 
 def _why(error: OSError) -> str:
     if error.errno == errno.ELOOP:
-        return "its symbolic links form a loop"
-    return error.strerror or type(error).__name__
+        return "cannot be read: its symbolic links form a loop"
+    return f"cannot be read: {error.strerror or type(error).__name__}"
