@@ -3,11 +3,10 @@
 from ktls.ciphers import CipherSuite, Role, Version, by_iana
 from ktls.environment import TlsParameters
 from ktls.errors import EngineUnavailable
-from ktls.keyring import Keyring, SniEntry
 from ktls.probe import Capabilities
 from offload.engine import usable_suites
-from policy.identities import Keyring as KeyringData
 from policy.model import Action
+from policy.opening import keyring_of
 
 _VERSIONS = {"1.2": Version.TLS12, "1.3": Version.TLS13}
 
@@ -60,17 +59,3 @@ def _suites(action: Action, capabilities: Capabilities) -> tuple[CipherSuite, ..
     if not wanted:
         raise EngineUnavailable(f"engine {action.engine!r} can do none of {', '.join(action.ciphers)} here")
     return wanted
-
-
-def keyring_of(data: KeyringData) -> Keyring:
-    """Return the keyring that a policy describes, unopened."""
-    return Keyring(
-        name=data.name,
-        certificate=data.certificate,
-        private_key=data.private_key,
-        pkcs12=data.pkcs12,
-        password_file=data.password_file,
-        trust=data.trust,
-        crl=data.crl,
-        sni=tuple(SniEntry(entry.names, entry.certificate, entry.private_key) for entry in data.sni),
-    )

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ktls.agent.deciding import Standing
-from ktls.agent.parameters import keyring_of
 from ktls.agent.shared import Shared
 from ktls.contents import content_hash, files_of
 from ktls.contexts import try_keyring
 from ktls.keyring import Keyring, OpenKeyring, open_keyring
 from policy.decide import decide
 from policy.model import Policy, Rule
+from policy.opening import keyring_of
 
 
 class Living(Protocol):

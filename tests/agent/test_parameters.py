@@ -2,12 +2,13 @@
 
 import pytest
 
-from ktls.agent.parameters import keyring_of, role_of, tls_parameters
+from ktls.agent.parameters import role_of, tls_parameters
 from ktls.ciphers import SUITES, Role, Version
 from ktls.errors import EngineUnavailable
 from ktls.probe import probe
 from policy.identities import Keyring
 from policy.model import Action
+from policy.opening import keyring_of
 
 
 @pytest.mark.parametrize(
