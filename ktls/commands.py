@@ -17,6 +17,7 @@ from ktls.launcher import main as launch
 from ktls.run_options import HELP
 from ktls.sources import SNAPSHOT, find
 from policy.admin.group import group as policy_group
+from policy.admin.keyrings import group as keyring_group
 from policy.admin.source import database_option
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ def _private_directory(directory: Path) -> None:
 
 
 group.add_command(policy_group)
+group.add_command(keyring_group)
 
 
 @group.command("probe", short_help="Say what this kernel can do.")

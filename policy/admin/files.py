@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from ktls.errors import PolicyError
-from policy.admin.output import json_option, show_json, show_table
+from policy.admin.keyring_report import broken_keyrings
+from policy.admin.output import count, json_option, show_json, show_table
 from policy.admin.source import load_source, policy_argument
 
 EXPECTATIONS = ".test.toml"
@@ -39,28 +40,24 @@ def question_options(command: click.decorators.FC) -> click.decorators.FC:
 @click.command("check")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
+@click.option("--no-keyrings", is_flag=True, help="Do not look for the files that keyrings name: they are elsewhere.")
 @json_option
-def check_command(files: tuple[Path, ...], strict: bool, as_json: bool) -> None:
+def check_command(files: tuple[Path, ...], strict: bool, no_keyrings: bool, as_json: bool) -> None:
     """Read policies and say what is wrong with them, each with file, line, rule and key.
 
     \b
       ktls policy check site.toml
-      ktls policy check --strict policies/*.toml      (for CI)
+      ktls policy check --strict --no-keyrings policies/*.toml      (for CI)
+
+    Keyrings are opened: what would keep an agent from using them is an error. `ktls keyring check` says more of them.
 
     Exit status: 0 fine, 1 warnings under --strict, 2 errors.
     """
-    from policy.expectations import read_expectations  # noqa: PLC0415 - only for this command
-    from policy.lint import warnings  # noqa: PLC0415 - as above
-    from policy.load import load  # noqa: PLC0415 - as above
-
     found: dict[str, dict[str, list[str]]] = {}
     for file in files:
         try:
-            if file.name.endswith(EXPECTATIONS):
-                read_expectations(file)
-                found[str(file)] = {"errors": [], "warnings": []}
-            else:
-                found[str(file)] = {"errors": [], "warnings": list(warnings(load(file)))}
+            errors_of, warnings_of = _look_at(file, keyrings=not no_keyrings)
+            found[str(file)] = {"errors": errors_of, "warnings": warnings_of}
         except PolicyError as error:
             found[str(file)] = {"errors": error.message.splitlines(), "warnings": []}
     errors, warned = (sum(len(one[kind]) for one in found.values()) for kind in ("errors", "warnings"))
@@ -72,14 +69,27 @@ def check_command(files: tuple[Path, ...], strict: bool, as_json: bool) -> None:
                 click.echo(line, err=True)
             for line in one["warnings"]:
                 click.echo(f"warning: {line}", err=True)
-        click.echo(
-            f"{_count(len(files), 'policy', 'policies')}: {_count(errors, 'error')}, {_count(warned, 'warning')}"
-        )
+        click.echo(f"{count(len(files), 'policy', 'policies')}: {count(errors, 'error')}, {count(warned, 'warning')}")
     sys.exit(2 if errors else EXIT_FINDINGS if warned and strict else 0)
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number or 'no'} {one if number == 1 else many or one + 's'}"
+def _look_at(file: Path, *, keyrings: bool) -> tuple[list[str], list[str]]:
+    """Return the errors and warnings of one file; those of the policy itself are raised, all at once."""
+    from policy.document import read_file  # noqa: PLC0415 - only for this command
+    from policy.expectations import read_expectations  # noqa: PLC0415 - as above
+    from policy.lint import warnings  # noqa: PLC0415 - as above
+    from policy.load import parse  # noqa: PLC0415 - as above
+
+    if file.name.endswith(EXPECTATIONS):
+        read_expectations(file)
+        return [], []
+    data = read_file(file)
+    try:
+        policy = parse(data, file, files=False)
+    except PolicyError:
+        parse(data, file, files=keyrings)  # with the files that are not there
+        raise
+    return list(broken_keyrings(data, file)) if keyrings else [], list(warnings(policy))
 
 
 @click.command("list")
@@ -151,7 +161,7 @@ def explain_command(source: str, show_all: bool, as_json: bool, **said: str | No
         place = f"line {one.rule.line}, " if one.rule.line else ""
         click.echo(f"  {'near miss: ' if one.near else ''}{place}{one.line()}")
     if len(earlier) > len(shown):
-        click.echo(f"  and {_count(len(earlier) - len(shown), 'rule')} tried before that fit less; --all shows them")
+        click.echo(f"  and {count(len(earlier) - len(shown), 'rule')} tried before that fit less; --all shows them")
 
 
 @click.command("test")
@@ -187,7 +197,7 @@ def test_command(source: str, expectations: Path | None, as_json: bool) -> None:
     else:
         for one in failed:
             click.echo(f"{beside}:{one.expectation.line}: {one.line()}", err=True)
-        click.echo(f"{len(outcomes) - len(failed)} of {_count(len(outcomes), 'expectation')} hold")
+        click.echo(f"{len(outcomes) - len(failed)} of {count(len(outcomes), 'expectation')} hold")
     sys.exit(EXIT_FINDINGS if failed else 0)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from ktls.errors import UsageError
 
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
 
 VARIABLE = "KTLS_POLICY_DATABASE"
 
-policy_argument = click.argument("source", metavar="FILE|@REVISION")
+
+def complete_source(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Complete the name of a policy for a shell: of a file, or of a revision that has a name."""
+    if typed.startswith("@"):
+        return [CompletionItem(name) for name in ("@active", "@head") if name.startswith(typed)]
+    return [CompletionItem(typed, type="file")]
+
+
+policy_argument = click.argument("source", metavar="FILE|@REVISION", shell_complete=complete_source)
 database_option = click.option(
     "--database",
     metavar="URL|PATH",
@@ -82,9 +91,24 @@ def load_source(source: str, database: str | None = None) -> "Policy":
     Raises:
         KtlsError: it cannot be loaded.
     """
-    if not source.startswith("@"):
-        from policy.load import load  # noqa: PLC0415 - only where a file is meant
+    from policy.load import parse  # noqa: PLC0415 - only for commands that are about a policy
 
-        return load(Path(source))
+    return parse(*read_source(source, database))
+
+
+def read_source(source: str, database: str | None = None) -> tuple[bytes, Path]:
+    """Read a policy's text; as `load_source`.
+
+    Returns:
+        The text, and the file that it is or was.
+
+    Raises:
+        KtlsError: it cannot be read.
+    """
+    if not source.startswith("@"):
+        from policy.document import read_file  # noqa: PLC0415 - only where a file is meant
+
+        return read_file(Path(source)), Path(source)
     with open_database(database or os.environ.get(VARIABLE)) as store:
-        return store.policy(find_revision(store, source))
+        of = find_revision(store, source)
+        return store.document(of).encode(), of.file

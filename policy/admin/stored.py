@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from ktls.errors import UsageError
+from ktls.errors import PolicyError, UsageError
 from policy.admin.files import EXIT_FINDINGS
+from policy.admin.keyring_report import broken_keyrings
 from policy.admin.output import json_option, show_json, show_table
 from policy.admin.source import database_option, find_revision, open_database
 
@@ -117,15 +118,19 @@ def export_command(revision: str, output: Path | None, database: str | None) -> 
 
 @click.command("activate")
 @click.argument("revision", default="head")
+@click.option("--keyrings", is_flag=True, help="Open its keyrings here first, and stop where one is wrong.")
 @author_option
 @database_option
-def activate_command(revision: str, author: str | None, database: str | None) -> None:
+def activate_command(revision: str, keyrings: bool, author: str | None, database: str | None) -> None:
     """Put a revision in force, the newest by default: every agent that follows the database takes it.
 
     It is checked here first, as its agents will: a policy that has a mistake is not activated.
     """
     with open_database(database) as store:
-        done = store.activate(find_revision(store, revision), who(author))
+        of = find_revision(store, revision)
+        if keyrings and (wrong := tuple(broken_keyrings(store.document(of).encode(), of.file))):
+            raise PolicyError("\n".join(wrong), hint="the revision in force stays")
+        done = store.activate(of, who(author))
     click.echo(f"revision {done.revision} is in force")
 
 

@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from tests.ktls.certificates import make, write_chain, write_key
+
 OUT = ("--remote", "10.1.2.3:5432")
 
 
@@ -75,3 +77,30 @@ def test_shadow_lists_rules_that_never_match(ktls_policy, site):
 @pytest.mark.parametrize("command", [["check"], ["explain", "x", "--remote", "10.1.2.3"], ["show", "/nowhere", "x"]])
 def test_what_is_wrong_is_status_2(ktls_policy, command):
     assert ktls_policy(*command)[0] == 2
+
+
+def test_check_opens_the_keyrings_unless_they_are_elsewhere(ktls_policy, tmp_path):
+    site = tmp_path / "site.toml"
+    site.write_text('version = 1\n[keyring.web]\ncertificate = "web.pem"\nprivate_key = "web.key"\n')
+    gone = f"{site}:{{}}: [keyring.web] {{}}: {tmp_path}/{{}}: cannot be read: No such file or directory\n"
+    status, out, err = ktls_policy("check", site)
+    assert (status, out) == (2, "1 policy: 2 errors, no warnings\n")
+    assert err == gone.format(3, "certificate", "web.pem") + gone.format(4, "private_key", "web.key")
+    assert ktls_policy("check", "--no-keyrings", site) == (0, "1 policy: no errors, no warnings\n", "")
+    old = make("old", names=["a.example"], days=(-20, -10))
+    write_chain(tmp_path / "web.pem", old)
+    write_key(tmp_path / "web.key", old).chmod(0o644)
+    status, found, _ = ktls_policy("check", "--json", site)
+    assert status == 2
+    (line,) = found[str(site)]["errors"]
+    assert line.startswith(f"{site}:3: [keyring.web] certificate: {tmp_path}/web.pem: expired on ")
+    assert found[str(site)]["warnings"] == []
+
+
+def test_check_tells_of_missing_files_beside_the_policys_own_mistakes(ktls_policy, tmp_path):
+    site = tmp_path / "site.toml"
+    site.write_text('version = 1\ndefolt = "deny"\n[keyring.web]\ntrust = ["gone.pem"]\n')
+    _, out, err = ktls_policy("check", site)
+    assert (out, err.count(f"{site}:")) == ("1 policy: 2 errors, no warnings\n", 2)
+    _, out, err = ktls_policy("check", "--no-keyrings", site)
+    assert (out, err.count(f"{site}:")) == ("1 policy: 1 error, no warnings\n", 1)

@@ -1,6 +1,6 @@
 """How commands answer."""
 
-from policy.admin.output import show_json, show_table
+from policy.admin.output import count, show_json, show_table
 
 
 def test_a_piped_table_is_neither_cut_nor_coloured(capsys):
@@ -18,3 +18,18 @@ def test_an_empty_table_says_so(capsys):
 def test_json_keeps_what_people_wrote(capsys):
     show_json({"name": "Bücher"})
     assert "Bücher" in capsys.readouterr().out
+
+
+def test_numbers_in_words():
+    assert [count(number, "policy", "policies") for number in (0, 1, 2)] == ["no policies", "1 policy", "2 policies"]
+
+
+def test_rows_become_blocks_on_a_terminal_that_is_too_narrow_only(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    rows = [("x" * 30, "y" * 9), ("z", None)]
+    show_table(("A", "LONG"), rows, empty="nothing", blocks=True)
+    assert capsys.readouterr().out == f"A    {'x' * 30}\nLONG {'y' * 9}\n\nA    z\n"
+    monkeypatch.setenv("COLUMNS", "41")
+    show_table(("A", "LONG"), rows, empty="nothing", blocks=True)
+    assert len(capsys.readouterr().out.splitlines()) == 3

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.ktls.certificates import make, write_chain, write_key
+
 pytestmark = pytest.mark.usefixtures("database")
 
 
@@ -64,3 +66,24 @@ def test_watch_tells_what_is_in_force(ktls_policy, site):
 @pytest.mark.parametrize("name", ["9", "@head", "abcd", "nonsense"])
 def test_a_revision_that_is_not_there_is_status_2(ktls_policy, name):
     assert ktls_policy("export", name)[0] == 2
+
+
+def test_activate_opens_keyrings_when_it_is_asked_to(ktls_policy, site):
+    folder = site.parent
+    (folder / "web.pem").write_text("no certificate")
+    (folder / "web.key").write_text("no key")
+    site.write_text('version = 1\n[keyring.web]\ncertificate = "web.pem"\nprivate_key = "web.key"\n')
+    ktls_policy("import", site)
+    status, _, message = ktls_policy("activate", "--keyrings")
+    assert status == 2
+    assert [line.split(": ")[1:4] for line in message.splitlines()] == [
+        ["[keyring.web] certificate", f"{folder}/web.pem", "not a PEM certificate"],
+        ["[keyring.web] private_key", f"{folder}/web.key", "not a PEM private key"],
+    ]
+    assert ktls_policy("list", "@active")[0] == 2
+    leaf = make("leaf", names=["a.example"])
+    write_chain(folder / "web.pem", leaf)
+    write_key(folder / "web.key", leaf)
+    assert ktls_policy("activate", "--keyrings")[1].startswith("revision 1 (")
+    (folder / "web.pem").write_text("no certificate")
+    assert ktls_policy("activate")[0] == 0
