@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from ktls.keyring import date_problem
+from ktls.keyring import MALFORMED, date_problem
 from ktls.keyring_parts import Level
 
 RSA_BITS, CURVE_BITS = 2048, 224
@@ -40,7 +40,7 @@ def issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
         return certificate.issuer == issuer.subject
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):  # other names, other key, unknown algorithm
+    except (*MALFORMED, InvalidSignature):  # other names, other key, unknown algorithm
         return False
     return True
 
@@ -49,9 +49,17 @@ def _hash_of(certificate: x509.Certificate) -> str:
     """Name the hash of a signature; empty where it has none of its own, as Ed25519, or an unknown one."""
     try:
         used = certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
+    except MALFORMED:
         return ""
     return "" if used is None else used.name
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Tell whether a certificate may issue others (RFC 5280 section 4.2.1.9)."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, *MALFORMED):
+        return False
 
 
 def path_of(chain: Sequence[x509.Certificate]) -> list[x509.Certificate]:
@@ -82,6 +90,8 @@ def chain_problems(
         name = "" if certificate is chain[0] else f"{shown(certificate.subject)} "
         yield from dated(certificate, name, now, days)
         yield from _strength(certificate, name)
+        if certificate is not chain[0] and not self_signed(certificate) and not is_authority(certificate):
+            yield "error", f"{name}issues others and is no authority's certificate: its basic constraints do not say so"
 
 
 def _shape(
@@ -133,7 +143,7 @@ def in_days(number: int) -> str:
 def _strength(certificate: x509.Certificate, name: str) -> Iterator[Problem]:
     try:
         key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):  # told where it is compared with the private key
+    except MALFORMED:  # told where it is compared with the private key
         return
     match key:
         case rsa.RSAPublicKey() if key.key_size < RSA_BITS:

@@ -1,6 +1,7 @@
 """A keyring's content in an OpenSSL context."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -73,10 +74,11 @@ def vouched_for(certificate: x509.Certificate, anchors: Iterable[x509.Certificat
     if store is None:
         raise KeyringError("OpenSSL's context has no store of certificates")
     for anchor in anchors:
-        store.add_cert(crypto.X509.from_cryptography(anchor))
+        with suppress(crypto.Error):  # one that OpenSSL does not understand vouches for nobody
+            store.add_cert(crypto.X509.from_cryptography(anchor))
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
     try:
         crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate)).verify_certificate()
-    except crypto.X509StoreContextError:
+    except (crypto.X509StoreContextError, crypto.Error):
         return False
     return True

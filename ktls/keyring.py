@@ -32,6 +32,12 @@ _PEM = b"-----BEGIN "
 _PEM_END = re.compile(rb"-----END [^-\n]+-----")
 _CRL_BEGIN = b"-----BEGIN X509 CRL-----"
 
+MALFORMED = (
+    *(ValueError, TypeError, UnsupportedAlgorithm),
+    *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+"""What cryptography raises for files that are wrong, some of it only when it is asked for what is in them."""
+
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 """What TLS signs with."""
 
@@ -115,7 +121,7 @@ def key_problem(leaf: x509.Certificate, key: PrivateKey) -> str:
     spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     try:
         belongs = leaf.public_key().public_bytes(*spki) == key.public_key().public_bytes(*spki)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except MALFORMED as error:
         return f"the certificate's public key is of no use: {error}"
     return "" if belongs else "is not the key of the first certificate"
 
@@ -179,7 +185,7 @@ class Reader:
     def _parse(self, path: Path, what: str, parse: Callable[[], T]) -> T:
         try:
             return parse()
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # cryptography's, for files that are wrong
+        except MALFORMED as error:
             raise self._error(path, f"not {what}: {error}") from error
 
     def password(self) -> bytes | None:

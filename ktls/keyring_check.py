@@ -17,13 +17,12 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
-from ktls.chains import chain_problems, dated, shown
+from ktls.chains import chain_problems, dated, is_authority, shown
 from ktls.contexts import try_keyring, vouched_for
 from ktls.errors import KeyringError, NameMismatch
 from ktls.identity import check_server_name
-from ktls.keyring import SYSTEM, key_problem, open_keyring
+from ktls.keyring import MALFORMED, SYSTEM, key_problem, open_keyring
 from ktls.keyring_parts import Finding, Held, Key, Level, Parts
 
 LINKS_SHOWN = 5
@@ -55,7 +54,7 @@ def check_keyring(parts: Parts, now: datetime, days: int) -> tuple[Finding, ...]
 def _understood(key: Key, place: str, findings: Iterator[Finding]) -> Iterator[Finding]:
     try:
         yield from findings
-    except ValueError as error:  # cryptography takes a certificate apart when it is asked for what is in it
+    except MALFORMED as error:
         yield Finding("error", key, f"{place}cannot be understood: {error}")
 
 
@@ -136,7 +135,7 @@ def _lists(parts: Parts, now: datetime) -> Iterator[Finding]:
     if not parts.crls or len(parts.crls) < len(parts.keyring.crl):
         return
     for anchor in dict.fromkeys(parts.trusted):
-        if anchor.subject not in issuers and _is_authority(anchor):
+        if anchor.subject not in issuers and is_authority(anchor):
             what = f"{shown(anchor.subject)} is trusted and has no list: whoever it vouches for is refused"
             yield Finding("warning", ("crl",), what)
 
@@ -158,14 +157,7 @@ def _one_list(
 def _signed(one: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
     try:
         return one.is_signature_valid(authority.public_key())  # type: ignore[arg-type]  # TypeError for other keys
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return False
-
-
-def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except MALFORMED:
         return False
 
 

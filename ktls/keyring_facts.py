@@ -9,11 +9,10 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from ktls.keyring import SYSTEM
+from ktls.keyring import MALFORMED, SYSTEM
 from ktls.keyring_parts import Held, Parts
 
 Facts = dict[str, object]
@@ -81,7 +80,7 @@ def key_words(certificate: x509.Certificate) -> str:
     """Say what kind of key a certificate has, as "RSA 2048", "EC secp256r1" or "Ed25519"."""
     try:
         key = certificate.public_key()
-    except (UnsupportedAlgorithm, ValueError):
+    except MALFORMED:
         return "unknown"
     match key:
         case rsa.RSAPublicKey():
@@ -95,7 +94,7 @@ def names_of(certificate: x509.Certificate) -> list[str]:
     """List the names that a certificate is for, as "DNS:a.example"; none where they cannot be understood."""
     try:
         held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *MALFORMED):
         return []
     return [f"{_KINDS.get(type(one), type(one).__name__)}:{_value(one)}" for one in held]
 
@@ -136,7 +135,7 @@ def _name(number: int, look_up: "Callable[[int], pwd.struct_passwd | grp.struct_
 
 def short_name(certificate: x509.Certificate, which: str) -> str:
     """Return the common name of a subject or issuer, or all of it where it has none."""
-    with suppress(ValueError):
+    with suppress(*MALFORMED):
         for one in getattr(certificate, which).get_attributes_for_oid(x509.NameOID.COMMON_NAME):
             return str(one.value)
     return _text(certificate, which)
@@ -145,5 +144,5 @@ def short_name(certificate: x509.Certificate, which: str) -> str:
 def _text(holder: x509.Certificate | x509.CertificateRevocationList, which: str) -> str:
     try:
         return str(getattr(holder, which).rfc4514_string())
-    except ValueError:  # cryptography takes it apart now
+    except MALFORMED:
         return ""

@@ -114,3 +114,10 @@ def test_weak_keys_are_told(root):
 def test_a_signature_of_sha1_is_told_and_hides_no_issuer(root, tmp_path):
     leaf = make_sha1(tmp_path, "leaf", root)
     assert problems(leaf, root) == [("error", "is signed with SHA1, which is broken")]
+
+
+def test_an_issuer_that_is_no_authority_is_told(root):
+    usurper = make("usurper", root, names=["b.example"])
+    assert problems(make("leaf", usurper, names=["a.example"]), usurper) == [
+        ("error", '"CN=usurper" issues others and is no authority\'s certificate: its basic constraints do not say so')
+    ]

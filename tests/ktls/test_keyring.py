@@ -23,6 +23,8 @@ from tests.ktls.handshake_peer import DAY, Pair, make_crl, now, save
 
 P256, UNKNOWN_CURVE = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d03017f")
 """Object identifiers of one length."""
+VERSION_3, VERSION_4 = bytes.fromhex("a003020102"), bytes.fromhex("a003020103")
+"""RFC 5280 section 4.1: version [0], which counts from 0; there is no fourth."""
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +194,17 @@ def test_a_loop_of_links_a_pipe_and_a_directory_are_no_files(pair, tmp_path):
     assert "form a loop" in refused(trust=(str(loop),))
 
 
-def test_a_certificate_on_an_unknown_curve_is_refused(pair, tmp_path):
-    der = pair.leaf.public_bytes(Encoding.DER).replace(P256, UNKNOWN_CURVE)
-    pair.cert.write_text(
-        "-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der).decode() + "-----END CERTIFICATE-----"
-    )
-    assert "of no use" in refused(certificate=pair.cert, private_key=pair.key)
+@pytest.mark.parametrize(
+    ("was", "will_be", "words"),
+    [
+        (P256, UNKNOWN_CURVE, "of no use"),
+        (VERSION_3, VERSION_4, "not a PEM certificate: 3 is not a valid X509 version"),
+    ],
+    ids=["curve", "version"],
+)
+def test_a_certificate_that_nobody_understands_is_refused(pair, was, will_be, words):
+    der = pair.leaf.public_bytes(Encoding.DER)
+    assert der.count(was) == 1
+    body = base64.encodebytes(der.replace(was, will_be)).decode()
+    pair.cert.write_text(f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n")
+    assert words in refused(certificate=pair.cert, private_key=pair.key)

@@ -1,15 +1,23 @@
 """Everything that is wrong with a keyring: one problem at a time, each with its place and nothing else."""
 
 import base64
+import contextlib
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ktls.keyring import Keyring, SniEntry
+from ktls.errors import KeyringError
+from ktls.keyring import Keyring, SniEntry, open_keyring
 from ktls.keyring_check import LINKS_SHOWN, check_keyring
+from ktls.keyring_facts import keyring_facts
 from ktls.keyring_parts import read_parts
 from tests.ktls.certificates import LATER, Made, make, make_list, make_sha1, write_chain, write_key
 
@@ -213,3 +221,47 @@ def test_what_openssl_alone_refuses_is_told_in_its_words(ring, root, monkeypatch
     ((level, place, what),) = found(replace(ring, certificate=chain, private_key=key))
     assert (level, place) == ("error", "")
     assert what.startswith("OpenSSL refuses it: ")
+
+
+# --- any bytes -------------------------------------------------------------------------------------------------------
+
+CHANGES = st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=3)
+"""What to do to a file that is right: another byte here and there."""
+
+
+def changed(der: bytes, changes: list[tuple[int, int]]) -> bytes:
+    made = bytearray(der)
+    for at, byte in changes:
+        made[at % len(made)] = byte
+    return bytes(made)
+
+
+def pem(der: bytes) -> str:
+    return f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(der).decode()}-----END CERTIFICATE-----\n"
+
+
+def understood(ring: Keyring) -> None:
+    """Whatever is in the files, there are findings and facts, and opening is refused with our error if at all."""
+    parts = read_parts(ring)
+    check_keyring(parts, LATER, 30)
+    json.dumps(keyring_facts(parts, LATER))
+    with contextlib.suppress(KeyringError):
+        open_keyring(ring)
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(one=CHANGES, two=CHANGES, three=CHANGES)
+def test_files_that_are_nearly_right_have_findings(ring, root, leaf, one, two, three):
+    ring.certificate.write_text(pem(changed(leaf.certificate.public_bytes(Encoding.DER), one)))
+    Path(ring.trust[0]).write_text(pem(changed(root.certificate.public_bytes(Encoding.DER), two)))
+    ring.crl[0].write_bytes(changed(x509.load_pem_x509_crl(make_list(root)).public_bytes(Encoding.DER), three))
+    understood(ring)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary())
+def test_files_of_any_bytes_have_findings(ring, data):
+    for path in (ring.certificate, ring.private_key, Path(ring.trust[0]), *ring.crl):
+        path.write_bytes(data)
+    understood(ring)
