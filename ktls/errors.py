@@ -185,6 +185,16 @@ class Denied(ConfigError):
     errno = _errno.EACCES
 
 
+class AlreadyTls(Denied):
+    """The program speaks TLS itself, inside ours, and its rule says `already_tls = "deny"`.
+
+    The program finds its connection reset: OpenSSL takes EPROTO from a socket for something that will pass.
+    """
+
+    reason = "already-tls"
+    errno = _errno.ECONNRESET
+
+
 class EngineUnavailable(ConfigError):
     """The rule demands an engine that cannot serve this session here."""
 

@@ -202,7 +202,7 @@ class Pump:
         self.bytes_out += count
         try:
             self._send_to_peer(self._core.seal(scratch[:count]))
-        except ProtocolError as error:
+        except KtlsError as error:
             self._break(error)
         return True
 

@@ -4,6 +4,7 @@ Nothing here holds a socket or a clock. Records, tickets, KeyUpdate and alerts a
 it in large pieces, to bound what it may hold, and to say how each direction ended.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
 
@@ -63,12 +64,18 @@ class RelayCore:
     Args:
         connection: the handshake's connection, on memory BIOs, handshake done.
         keys: what it sends with, from the next record on; None where no KeyUpdate of ours will be wanted.
+        first: is shown the first bytes to send, before anything becomes of them; a KtlsError ends the session.
     """
 
-    __slots__ = ("_connection", "broken", "ended", "sending")
+    __slots__ = ("_connection", "_first", "broken", "ended", "sending")
 
-    def __init__(self, connection: SSL.Connection, keys: TxKeys | None = None) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        connection: SSL.Connection,
+        keys: TxKeys | None = None,
+        first: Callable[[memoryview], None] | None = None,
+    ) -> None:
+        self._connection, self._first = connection, first
         self.sending = None if keys is None else Sending(keys)
         """Counts records; tells whether the keys can be changed."""
         self.ended = False
@@ -81,7 +88,11 @@ class RelayCore:
 
         Raises:
             ProtocolError: the session cannot send any more.
+            KtlsError: `first` objects.
         """
+        if self._first is not None:
+            first, self._first = self._first, None
+            first(clear)
         if self.sending is not None and self.sending.ours:
             return self.sending.seal(clear)
         try:

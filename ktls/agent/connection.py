@@ -28,7 +28,7 @@ from ktls.agent.shared import Shared
 from ktls.agent.wire import Wire
 from ktls.ciphers import Role
 from ktls.closing import aborts, close_tcp, shut, stands
-from ktls.errors import AgentProtocolError, Denied, HandshakeTimeout, KtlsError
+from ktls.errors import AgentProtocolError, AlreadyTls, Denied, HandshakeTimeout, KtlsError
 from ktls.handshake import Handshake
 from ktls.relay import CHUNK
 from offload.engine import Engine
@@ -41,6 +41,7 @@ ABORT = b"\1\0\0\0\0\0\0\0"
 """struct linger {1, 0}: the last close() is a RST."""
 GRACE = 2.0
 """Seconds for the handshake of a connection that the program has closed, to be ended by a close_notify."""
+ALREADY = "the program speaks TLS itself, so that its TLS is within ours: a rule that leaves it clear would do"
 DRAIN = 2.0
 """Seconds for the peer to take the alert of a failed handshake before the connection is shut."""
 
@@ -226,10 +227,11 @@ class Connection:
         if self._choice.engine is Engine.RELAY:
             wire.release()
             strict = self._action.eof == "strict"
-            self._line = RelayLine(self._tls, session, self._gate, self._r, self._shared, strict=strict)
+            ends = self._gate, self._r
+            self._line = RelayLine(self._tls, session, *ends, self._shared, strict=strict, speaks_tls=self._on_tls)
             self._open(Outcome.RELAY)
         else:
-            self._line = KernelLine(wire, session, self._gate, self._shared)
+            self._line = KernelLine(wire, session, self._gate, self._shared, speaks_tls=self._on_tls)
             self._open(Outcome.KERNEL)
         self._fate = Fate(self._line, self._action, self._tell, self._shared.loop)
         try:
@@ -238,6 +240,13 @@ class Connection:
         finally:
             self._fate.done()
         self._report("end", served.failure, **served.facts, closed_for=self._fate.closed or None)
+
+    def _on_tls(self) -> None:
+        """The program speaks TLS itself, within ours: `already_tls` of its rule says what becomes of that."""
+        self._facts["already_tls"] = self._action.already_tls
+        self._tell("already-tls", message=ALREADY)
+        if self._action.already_tls == "deny":
+            raise AlreadyTls(ALREADY)
 
     def _open(self, outcome: Outcome) -> None:
         """The one place where a connection becomes open."""

@@ -82,6 +82,7 @@ class KeyInstaller:
             "p": self._capabilities.poll_partial_record,
             "k": self._capabilities.rekey and session.version is Version.TLS13,
             "t": session.role is Role.CLIENT and session.version is Version.TLS13,
+            "w": session.role is Role.CLIENT,
         }
         return "".join(letter for letter, applies in letters.items() if applies)
 

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, SHUT_RDWR, SHUT_WR, TCP_INFO, TCP_SYNCNT, socket
 
 from ktls import kernel
-from ktls.agent.messages import LEASH_MESSAGE, PASSED_ON, UpdateRequest, parse_update
+from ktls.agent.messages import LEASH_MESSAGE, PASSED_ON, SPEAKS_TLS, UpdateRequest, parse_update
 from ktls.agent.wire import Wire
 from ktls.alerts import Alert, AlertDescription, AlertLevel
 from ktls.closing import RESET_PAUSE, abort_at_close, aborts, shut, unacknowledged
@@ -56,13 +56,23 @@ class Leash:
         poller: the agent's.
         held: who knows about other holders.
         in_thread: where a record is sent while the program may be sending.
+        speaks_tls: is told when the program's first bytes are a ClientHello; a KtlsError ends the connection.
     """
 
     def __init__(
-        self, wire: Wire, b: socket, session: Session, poller: Poller, *, held: Held, in_thread: InThread
+        self,
+        wire: Wire,
+        b: socket,
+        session: Session,
+        poller: Poller,
+        *,
+        held: Held,
+        in_thread: InThread,
+        speaks_tls: Callable[[], None],
     ) -> None:
         self._wire, self._b, self._poller, self._held, self._in_thread = wire, b, poller, held, in_thread
         self._tx, self._rx = session.tx, session.rx
+        self._speaks_tls = speaks_tls
         self._woken = asyncio.Event()
         self._passed_on = False
         self._closing: asyncio.Task[None] | None = None
@@ -132,6 +142,8 @@ class Leash:
                 continue
             if data == PASSED_ON:
                 self._passed_on = True
+            elif data == SPEAKS_TLS:
+                self._speaks_tls()
             else:
                 await self._rekey(parse_update(data))
             self._b.recv(LEASH_MESSAGE, MSG_DONTWAIT)

@@ -25,6 +25,8 @@ LEASH_MESSAGE = 4
 """Bytes of one message on the leash."""
 PASSED_ON = b"P\0\0\0"
 """The other message on the leash: the program has sent the socket to another process (SCM_RIGHTS)."""
+SPEAKS_TLS = b"T\0\0\0"
+"""And another: the first bytes that the program wrote were a ClientHello."""
 OPEN_BYTE = b"!"
 """What makes A readable for outcomes K, C and F. It is never consumed."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import fcntl
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from socket import socket
 from termios import FIONREAD
@@ -17,7 +17,8 @@ from ktls.agent.gate import Gate
 from ktls.agent.leash import Leash, tcp_bytes
 from ktls.agent.shared import Shared
 from ktls.agent.wire import Wire
-from ktls.ciphers import Version
+from ktls.already import is_client_hello
+from ktls.ciphers import Role, Version
 from ktls.closing import unacknowledged
 from ktls.errors import KtlsError
 from ktls.pump import Pump
@@ -76,12 +77,22 @@ class RelayLine:
         r: the TCP socket.
         shared: the agent's.
         strict: end of file without close_notify is an error.
+        speaks_tls: as for KernelLine.
     """
 
     def __init__(
-        self, connection: SSL.Connection, session: Session, gate: Gate, r: socket, shared: Shared, *, strict: bool
+        self,
+        connection: SSL.Connection,
+        session: Session,
+        gate: Gate,
+        r: socket,
+        shared: Shared,
+        *,
+        strict: bool,
+        speaks_tls: Callable[[], None],
     ) -> None:
-        self._core = RelayCore(connection, session.tx)
+        self._speaks_tls = speaks_tls
+        self._core = RelayCore(connection, session.tx, self._first if session.role is Role.CLIENT else None)
         self._b = gate.sock
         self._ended: asyncio.Future[RelayEnd] = shared.loop.create_future()
         self._rekeys = 0
@@ -94,6 +105,10 @@ class RelayLine:
             strict=strict,
             finished=self._ended.set_result,
         )
+
+    def _first(self, data: memoryview) -> None:
+        if is_client_hello(data):
+            self._speaks_tls()
 
     async def serve(self) -> Served:
         """Relay until both ends are done."""
@@ -143,13 +158,22 @@ class KernelLine:
         session: whose keys were installed.
         gate: the leash is its B.
         shared: the agent's.
+        speaks_tls: is told when a client's first bytes are a ClientHello of its own; a KtlsError ends the connection.
     """
 
-    def __init__(self, wire: Wire, session: Session, gate: Gate, shared: Shared) -> None:
+    def __init__(
+        self, wire: Wire, session: Session, gate: Gate, shared: Shared, *, speaks_tls: Callable[[], None]
+    ) -> None:
         self._sock = wire.sock
         self._reason = KERNEL if session.version is Version.TLS13 else TLS12
         self._leash = Leash(
-            wire, gate.sock, session, shared.poller, held=shared.held, in_thread=shared.in_waiting_thread
+            wire,
+            gate.sock,
+            session,
+            shared.poller,
+            held=shared.held,
+            in_thread=shared.in_waiting_thread,
+            speaks_tls=speaks_tls,
         )
 
     async def serve(self) -> Served:

@@ -84,6 +84,27 @@ static ssize_t sent_by(int fd, slot_t slot, ssize_t sent, size_t length)
     return sent;
 }
 
+/* A program that speaks TLS itself begins with a ClientHello (RFC 8446 sections 4 and 5.1; ktls/already.py is the same for
+ * the relay). The agent is told, and does what the rule says. */
+static void first_write(int fd, slot_t slot, const void *data, size_t length)
+{
+    const unsigned char *bytes = data;
+    if (likely(slot_state(slot) != KERNEL || !(slot & FIRST_WRITE)) || length == 0)
+        return;
+    slot_unflag(fd, FIRST_WRITE);
+    if (length < 6 || bytes[0] != 22 || bytes[1] != 3 || bytes[2] > 4 || bytes[3] > 64 || bytes[5] != 1)
+        return;
+    int saved = errno;
+    real(send)(hidden(fd), "T\0\0", 4, MSG_DONTWAIT | MSG_NOSIGNAL);
+    errno = saved;
+}
+
+static void first_of(int fd, slot_t slot, const struct iovec *iov, size_t count)
+{
+    if (count > 0 && iov)
+        first_write(fd, slot, iov->iov_base, iov->iov_len);
+}
+
 static size_t total_of(const struct iovec *iov, size_t count)
 {
     size_t total = 0;
@@ -124,6 +145,8 @@ EXPORT ssize_t write(int fd, const void *buffer, size_t length)
     slot_t slot = PLAIN;
     if (unlikely(is_tls(slot_of(fd))) && !may_write(fd, 0, &slot))
         return -1;
+    if (!sandboxed())
+        first_write(fd, slot, buffer, length);
     if (slot_state(slot) != RELAY || sandboxed())
         return sent_by(fd, slot, real(write)(fd, buffer, length), length);
     struct iovec iov = {.iov_len = length};
@@ -137,6 +160,8 @@ EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
     size_t total = is_tls(slot_of(fd)) && count > 0 ? total_of(iov, (size_t)count) : 0;
     if (total > 0 && !may_write(fd, 0, &slot))
         return -1;
+    if (total > 0 && !sandboxed())
+        first_of(fd, slot, iov, (size_t)count);
     return slot_state(slot) == RELAY && !sandboxed() ? relay_write(fd, iov, count, 0)
                                                      : sent_by(fd, slot, real(writev)(fd, iov, count), total);
 }
@@ -148,6 +173,8 @@ EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset
     size_t total = is_tls(slot_of(fd)) && offset == -1 && count > 0 ? total_of(iov, (size_t)count) : 0;
     if (total > 0 && !may_write(fd, how, &slot))
         return -1;
+    if (total > 0)
+        first_of(fd, slot, iov, (size_t)count);
     if (slot_state(slot) == RELAY)
         return relay_write(fd, iov, count, how);
     return sent_by(fd, slot, real(pwritev2)(fd, iov, count, offset, flags), total);
@@ -160,6 +187,7 @@ EXPORT ssize_t send(int fd, const void *buffer, size_t length, int flags)
         return real(send)(fd, buffer, length, flags);
     if (!may_write(fd, flags, &slot))
         return -1;
+    first_write(fd, slot, buffer, length);
     if (slot_state(slot) != RELAY)
         return sent_by(fd, slot, real(send)(fd, buffer, length, flags_for(slot, flags)), length);
     struct iovec iov = {.iov_len = length};
@@ -228,6 +256,7 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
         bare.msg_controllen = 0;
     }
     flags = flags_for(slot, flags);
+    first_of(fd, slot, bare.msg_iov, bare.msg_iovlen);
     return slot_state(slot) == RELAY
                ? relay_send(fd, &bare, flags)
                : sent_by(fd, slot, real(sendmsg)(fd, &bare, flags), total_of(bare.msg_iov, bare.msg_iovlen));

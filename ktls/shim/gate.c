@@ -199,6 +199,8 @@ static slot_t flag_of(char letter)
         return TICKETS_DUE;
     case 'n':
         return NEVER_STOOD;
+    case 'w':
+        return FIRST_WRITE;
     default:
         return 0;
     }

@@ -56,7 +56,9 @@ typedef uint64_t slot_t;
 #define TOLD 0x00010000u        /* the program has heard that its relayed connection is lost */
 #define ERROR_TOLD 0x00020000u  /* FAILED and NEVER_STOOD: the program has had the errno, once, as TCP gives it */
 #define NEVER_STOOD 0x00040000u /* FAILED: TCP itself did not connect, so that the program may try again */
-#define ERRNO_SHIFT 20          /* 12 bits: an errno that is final for reads */
+#define FIRST_WRITE \
+    0x00080000u        /* KERNEL: nothing has been written yet; a ClientHello would be of the program's own TLS */
+#define ERRNO_SHIFT 20 /* 12 bits: an errno that is final for reads */
 #define ERRNO_MASK 0xfffu
 #define TURN_SHIFT 32
 #define FLAGS_MASK 0x000ffff0u

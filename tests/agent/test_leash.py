@@ -93,7 +93,9 @@ async def held(
     a, b = socket.socketpair()
     poller = Poller(asyncio.get_running_loop())
     wire = Wire(client, poller)
-    leash = asyncio.create_task(Leash(wire, b, SESSION, poller, held=others, in_thread=in_thread).run())
+    leash = asyncio.create_task(
+        Leash(wire, b, SESSION, poller, held=others, in_thread=in_thread, speaks_tls=lambda: None).run()
+    )
     try:
         await during(a, server)
         async with asyncio.timeout(20):

@@ -48,7 +48,9 @@ async def test_it_is_counted_rekeyed_and_closed_in_order(
     server.settimeout(None)  # as the agent has it: Python would wait behind MSG_DONTWAIT
     peer: Any = await asyncio.to_thread(join)
     a, b = socket.socketpair()
-    line = RelayLine(driver.connection, session, Gate(b, 0, shared.poller), server, shared, strict=True)
+    line = RelayLine(
+        driver.connection, session, Gate(b, 0, shared.poller), server, shared, strict=True, speaks_tls=lambda: None
+    )
     serving = asyncio.create_task(line.serve())
     a.sendall(bytes(40_000))
     assert len(await asyncio.to_thread(lambda: peer.recv(1) + exactly(peer, 39_999))) == 40_000

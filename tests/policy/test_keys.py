@@ -48,18 +48,29 @@ LIVE = {
         "test_resumption": ["resumption"],
         "test_the_lifetime_of_tickets": ["resumption"],
     },
+    "test_already_tls.py": {
+        "test_a_program_that_speaks_tls_itself_is_recognised_and_left_alone": ["already_tls"],
+        "test_it_is_refused_where_the_rule_says_so": ["already_tls"],
+    },
     "test_failures.py": {
         "test_end_of_file_without_close_notify_is_econnreset_after_the_data": ["eof"],
         "test_end_of_file_without_close_notify_is_end_of_file_where_the_rule_is_lenient": ["eof"],
+    },
+    "test_fate.py": {
+        "test_close_ends_a_connection_in_order_for_both_sides": ["on_change"],
+        "test_keep_leaves_a_connection_as_it_is": ["on_change"],
+        "test_drain_closes_a_connection_when_it_is_idle": ["on_change"],
+        "test_rekey_goes_on_under_new_keys_or_drains": ["on_change"],
+        "test_keys_that_have_done_enough_are_replaced_or_the_connection_is_drained": ["rekey"],
     },
     "test_secondary.py": {
         "test_data_connections_inherit_the_rule_of_their_control_connection": ["secondary"],
         "test_without_the_key_they_are_decided_by_the_rules_like_any_other": ["secondary"],
     },
 }
-REFUSED = {"application_controlled", "negotiate", "already_tls"}
+REFUSED = {"application_controlled", "negotiate"}
 """Nothing does their work yet: a rule that needs them is refused (tests/policy/test_tls.py)."""
-NO_KEYS = {"name", "line", "keys", "match", "rules", "revision", "file", "classifier"}
+NO_KEYS = {"name", "line", "keys", "match", "rules", "revision", "file", "classifier", "content"}
 """Fields of the classes that stand for no key, or for all of them."""
 
 

@@ -14,7 +14,6 @@ def test_tls_needs_an_action(problems):
         ("application_controlled = true", "application_controlled", "true", "false"),
         ('negotiate = "smtp"', "negotiate", '"smtp"', '""'),
         ('already_tls = "adopt"', "already_tls", '"adopt"', '"pass"'),
-        ('already_tls = "deny"', "already_tls", '"deny"', '"pass"'),
     ],
 )
 def test_what_is_not_available_yet_is_refused_in_a_tls_rule_only(problems, line, key, shown, default):
