@@ -8,7 +8,7 @@ import click
 from ktls.errors import PolicyError
 from policy.admin.keyring_report import broken_keyrings
 from policy.admin.output import count, json_option, show_json, show_table
-from policy.admin.source import load_source, policy_argument
+from policy.admin.source import load_source, optional_policy_argument, policy_argument
 
 EXPECTATIONS = ".test.toml"
 """How a file of expectations ends, beside its policy."""
@@ -93,7 +93,7 @@ def _look_at(file: Path, *, keyrings: bool) -> tuple[list[str], list[str]]:
 
 
 @click.command("list")
-@policy_argument
+@optional_policy_argument
 @json_option
 def list_command(source: str, as_json: bool) -> None:
     """List the rules in the order in which they are tried."""
@@ -128,7 +128,7 @@ def show_command(source: str, rule: str, as_json: bool) -> None:
 
 
 @click.command("explain")
-@policy_argument
+@optional_policy_argument
 @question_options
 @click.option("--all", "show_all", is_flag=True, help="Every rule that was tried, not only the near misses.")
 @json_option
@@ -202,7 +202,7 @@ def test_command(source: str, expectations: Path | None, as_json: bool) -> None:
 
 
 @click.command("shadow")
-@policy_argument
+@optional_policy_argument
 @json_option
 def shadow_command(source: str, as_json: bool) -> None:
     """List the rules that can never match, since earlier ones are about all that they are about.

@@ -12,7 +12,7 @@ from ktls.errors import PolicyError
 from policy.admin.files import EXIT_FINDINGS
 from policy.admin.keyring_report import DAYS, printable, reports
 from policy.admin.output import count, json_option, show_json, show_table
-from policy.admin.source import complete_source, database_option, read_source
+from policy.admin.source import ACTIVE, complete_source, database_option, read_source
 
 if TYPE_CHECKING:
     from policy.admin.keyring_report import Report
@@ -45,7 +45,7 @@ def group() -> None:
 
 
 def _sources(named: tuple[str, ...]) -> tuple[str, ...]:
-    return named or (os.environ.get("KTLS_POLICY") or "@active",)
+    return named or (os.environ.get("KTLS_POLICY") or ACTIVE,)
 
 
 @group.command("list")

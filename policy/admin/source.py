@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from policy.store import Revision, Store
 
 VARIABLE = "KTLS_POLICY_DATABASE"
+ACTIVE = "@active"
 
 
 def complete_source(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
@@ -25,6 +26,14 @@ def complete_source(_context: click.Context, _parameter: click.Parameter, typed:
 
 
 policy_argument = click.argument("source", metavar="FILE|@REVISION", shell_complete=complete_source)
+optional_policy_argument = click.argument(
+    "source",
+    metavar="[FILE|@REVISION]",
+    shell_complete=complete_source,
+    envvar="KTLS_POLICY",
+    default=ACTIVE,
+)
+"""As `policy_argument`; who names none means what is in force."""
 database_option = click.option(
     "--database",
     metavar="URL|PATH",

@@ -87,3 +87,13 @@ def test_activate_opens_keyrings_when_it_is_asked_to(ktls_policy, site):
     assert ktls_policy("activate", "--keyrings")[1].startswith("revision 1 (")
     (folder / "web.pem").write_text("no certificate")
     assert ktls_policy("activate")[0] == 0
+
+
+def test_who_names_no_policy_means_ktls_policy_or_what_is_in_force(ktls_policy, site, tmp_path, monkeypatch):
+    ktls_policy("import", site)
+    ktls_policy("activate")
+    for command in (["list"], ["shadow"], ["explain", "--remote", "10.1.2.3:5432"]):
+        assert ktls_policy(*command) == ktls_policy(command[0], "@active", *command[1:])
+    (tmp_path / "other.toml").write_text('version = 1\ndefault = "deny"\n')
+    monkeypatch.setenv("KTLS_POLICY", str(tmp_path / "other.toml"))
+    assert "otherwise: deny" in ktls_policy("list")[1]
