@@ -94,9 +94,7 @@ static void first_write(int fd, slot_t slot, const void *data, size_t length)
     slot_unflag(fd, FIRST_WRITE);
     if (length < 6 || bytes[0] != 22 || bytes[1] != 3 || bytes[2] > 4 || bytes[3] > 64 || bytes[5] != 1)
         return;
-    int saved = errno;
-    real(send)(hidden(fd), "T\0\0", 4, MSG_DONTWAIT | MSG_NOSIGNAL);
-    errno = saved;
+    gate_tell(hidden(fd), "T\0\0");
 }
 
 static void first_of(int fd, slot_t slot, const struct iovec *iov, size_t count)
@@ -230,7 +228,7 @@ static bool sets_record_type(const struct msghdr *header)
 static void settle(int fd)
 {
     if (is_tls(slot_of(fd)) && slot_state(gate_wait(fd, true, 0)) == KERNEL)
-        real(send)(hidden(fd), "P\0\0", 4, MSG_DONTWAIT | MSG_NOSIGNAL);
+        gate_tell(hidden(fd), "P\0\0");
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *header, int flags)

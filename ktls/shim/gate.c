@@ -25,7 +25,7 @@
 enum { MARK_BROKEN = 126, MARK_CLEAN = 127 };
 enum { NAME_MAX_LENGTH = 253, FILLER_MAX = 64 };
 enum { RELAY_BUFFER = 1 << 20 }; /* bytes; the kernel takes no more than net.core.wmem_max of it */
-enum { SLICE_MS = 250 };
+enum { SLICE_MS = 250, LEASH_WAIT_MS = 1000 };
 enum { LARGEST_ERRNO = 4095 }; /* as in the kernel's MAX_ERRNO */
 
 /* A number from outside as an errno: a slot has no room for others, and a failure with errno 0 would be none. */
@@ -307,6 +307,16 @@ void gate_mark(int a, const char *kind, int error)
     out = put_number(out, atomic_fetch_add(&serial, 1), 16);
     int saved = errno;
     bind(a, (struct sockaddr *)&name, (socklen_t)(out - (char *)&name));
+    errno = saved;
+}
+
+void gate_tell(int a, const char message[LEASH_MESSAGE])
+{
+    struct pollfd pollfd = {.fd = a, .events = POLLOUT};
+    int saved = errno;
+    bool full = real(send)(a, message, LEASH_MESSAGE, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == EAGAIN;
+    if (full && real(poll)(&pollfd, 1, LEASH_WAIT_MS) == 1)
+        real(send)(a, message, LEASH_MESSAGE, MSG_DONTWAIT | MSG_NOSIGNAL);
     errno = saved;
 }
 

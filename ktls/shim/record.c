@@ -106,9 +106,9 @@ static void end_of_file(int fd)
 
 static void tell_key_update(int fd, unsigned char request)
 {
-    const unsigned char message[4] = {'U', request, 0, 0};
+    const char message[LEASH_MESSAGE] = {'U', (char)request, 0, 0};
     slot_flag(fd, REKEYING);
-    real(send)(hidden(fd), message, sizeof message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    gate_tell(hidden(fd), message);
 }
 
 /* In TLS 1.3 every alert but close_notify and user_canceled is fatal, whatever level it says (RFC 8446 section 6.2). */

@@ -152,6 +152,10 @@ struct outcome gate_outcome(int a);
 int gate_relay_end(int r);   /* what end of file on a relayed connection is: 0, or an errno */
 int gate_relay_lost(int fd); /* an errno for a relayed connection that is lost, until the program has been told; 0 */
 slot_t gate_marks(int a);    /* SEEN_EOF and a final errno, as any holder of the leash noted them */
+/* Tells the agent something by the leash. It has named the gate before it drained it, so there may be no room yet: then
+ * this waits, for the moment that takes. */
+enum { LEASH_MESSAGE = 4 };
+void gate_tell(int a, const char message[LEASH_MESSAGE]);
 void gate_mark(int a, const char *kind, int error); /* notes "eof" or "err" for all holders */
 
 enum { AGENT_WAIT_MS = 15000 }; /* it answers at once; a bound keeps a stuck one from hanging the program */

@@ -6,6 +6,7 @@ engine is given on the command line, and "kernel" never falls back, so a test ca
 
 import contextlib
 import datetime
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -102,10 +103,11 @@ def transfer_command() -> Callable[..., list[str]]:
 
 @pytest.fixture
 def write_policy(tmp_path: Path, engine: str) -> Callable[[str], Path]:
-    """Write a policy file; {engine} in it becomes this run's engine."""
+    """Write a policy file, a new one each time: agents watch theirs. {engine} in it becomes this run's engine."""
+    numbers = itertools.count(1)
 
     def write(text: str) -> Path:
-        path = tmp_path / "policy.toml"
+        path = tmp_path / f"policy-{next(numbers)}.toml"
         path.write_text(text.replace("{engine}", engine))
         return path
 

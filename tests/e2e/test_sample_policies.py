@@ -131,7 +131,8 @@ def test_tls_only(connect, sample, server, tls_files):
     here = ('"127.0.0.0/8"', '"127.0.0.9"')
     assert str(connect(sample("tls-only", here, ('verify = "name"', keyring)), server)) == "open"
     assert str(connect(sample("tls-only", here), server)) == "EKEYREJECTED"  # no authority of the system's
-    assert str(connect(sample("tls-only", here), None)) == "EPROTO"  # a server that speaks clear text
+    clear = str(connect(sample("tls-only", here), None))
+    assert clear in ("EPROTO", "ECONNRESET")  # a server that speaks clear text; it may have ended by then
     assert str(connect(sample("tls-only"), None)) == "clear"  # this machine
 
 
