@@ -27,11 +27,13 @@ NEEDLESS = {
     "trace": "the agent's report has every connection",
     "filetype": "", "ctracecleartext": "no clear text is ever traced",
 }  # fmt: skip
-KNOWN = {
-    "ttlsenabled", "handshakerole", "clientauthtype", "handshaketimeout", "applicationcontrolled", "secondarymap",
-    "resetciphertimer", "gsk_v3_session_timeout", "gsk_session_tickets_server_timeout", "certificatelabel",
-    *VERSIONS, *GONE,
-}  # fmt: skip
+SWITCHES = ("ttlsenabled", "applicationcontrolled", "secondarymap", *VERSIONS, *GONE)
+NUMBERS = ("handshaketimeout", "resetciphertimer", "gsk_v3_session_timeout", "gsk_session_tickets_server_timeout")
+VALUES = dict.fromkeys(SWITCHES, ("on", "off")) | {
+    "handshakerole": ("client", "server", "serverwithclientauth"),
+    "clientauthtype": tuple(CLIENT_AUTH),
+}
+KNOWN = {*VALUES, *NUMBERS, "certificatelabel"}
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ def action_of(rule: Statement, library: Library) -> Translated:
         for held in (one, *(part for kind in PARTS for part in library.within(one, kind))):
             parameters |= {parameter.key.lower(): parameter for parameter in held.parameters}
     said = {key: " ".join(parameter.words) for key, parameter in parameters.items()}
+    _odd(said, parameters, library)
     if said.get("ttlsenabled", "on").lower() == "off" or not groups:
         made.verdict = "clear"
         return made
@@ -75,6 +78,16 @@ def action_of(rule: Statement, library: Library) -> Translated:
     _keyring(environments, said, library, made)
     _rest(parameters, library)
     return made
+
+
+def _odd(said: dict[str, str], at: dict[str, Parameter], library: Library) -> None:
+    """Note values that mean nothing, as where a line holds two parameters: they count as if they were not there."""
+    for key, value in said.items():
+        fits = VALUES.get(key)
+        if fits is not None and value.lower() not in fits:
+            library.notes.add(at[key].line, f"{at[key].key} {value}: not understood; it is one of {', '.join(fits)}")
+        elif key in NUMBERS and not value.isdigit():
+            library.notes.add(at[key].line, f"{at[key].key} {value}: not understood; it is a number")
 
 
 def _role(said: dict[str, str], made: Translated) -> None:

@@ -111,11 +111,12 @@ def _time(condition: Statement, library: Library) -> dict[str, object]:
     hours = re.fullmatch(r"(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)", condition.value("TimeOfDayRange") or "")
     if hours:
         time["from"], time["to"] = f"{int(hours[1]):02}:{hours[2]}", f"{int(hours[3]):02}:{hours[4]}"
-    if (condition.value("TimeZone") or "").upper() == "UTC":
+    zone = (condition.value("TimeZone") or "Local").upper()
+    if zone == "UTC":
         time["zone"] = "UTC"
     for parameter in condition.parameters:
         known = {"dayofweekmask": "days", "timeofdayrange": "from", "timezone": "zone"}.get(parameter.key.lower())
-        if known is None or (known not in time and known != "zone"):
+        if known is None or (known not in time and not (known == "zone" and zone == "LOCAL")):
             words = " ".join((parameter.key, *parameter.words))
             library.notes.add(parameter.line, f"{words}: no counterpart; the rule holds at those times too")
     return time

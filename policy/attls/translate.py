@@ -89,9 +89,13 @@ def _conditions(rule: Statement, library: Library) -> list[str]:
     priority = rule.value("Priority")
     if priority is not None and priority.isdigit() and int(priority) > 0:
         keys.append(f"priority = {int(priority)}")
+    elif priority is not None:
+        library.notes.add(rule.line, f"Priority {priority}: not understood; it is a number from 1 on")
     direction = (rule.value("Direction") or "Both").lower()
     if direction in ("inbound", "outbound"):
         keys.append(f'direction = "{direction}"')
+    elif direction != "both":
+        library.notes.add(rule.line, f"Direction {direction}: not understood; it is one of inbound, outbound, both")
     for end in ("Local", "Remote"):
         for what, found in (
             (end.lower(), addresses(rule, end, library)),

@@ -49,3 +49,18 @@ def test_suites_that_are_gone_are_named():
         f"suite {code}: no AEAD of TLS 1.2 or 1.3, left out" for code in ("35", "2F")
     ]
     assert action.comments
+
+
+@pytest.mark.parametrize(
+    ("line", "note"),
+    [
+        ("ApplicationControlled On CertificateLabel MINE", "it is one of on, off"),
+        ("HandshakeRole Sever", "it is one of client, server, serverwithclientauth"),
+        ("ClientAuthType SAFCheck TLSv1.2 On", "it is one of passthru, full, required, safcheck"),
+        ("HandshakeTimeout soon", "it is a number"),
+        ("TLSv1.2 Yes", "it is one of on, off"),
+    ],
+)
+def test_a_value_that_means_nothing_is_named_and_counts_for_nothing(line, note):
+    action, notes = made(line)
+    assert (action.action, notes) == ({}, [(6, f"{line}: not understood; {note}")])

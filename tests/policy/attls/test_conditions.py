@@ -60,3 +60,10 @@ def test_times_without_counterpart_are_noted():
     assert [what for _, what in library.notes.found] == [
         "DayOfMonthMask 1: no counterpart; the rule holds at those times too"
     ]
+
+
+@pytest.mark.parametrize(("zone", "noted"), [("Local", 0), ("UTC", 0), ("EST5EDT", 1)])
+def test_a_zone_that_is_not_known_is_named(zone, noted):
+    rule, library = parsed("IpTimeConditionRef t", f"IpTimeCondition t\n{{\nTimeZone {zone}\n}}")
+    assert times(rule, library) == [{"zone": "UTC"} if zone == "UTC" else {}]
+    assert len(library.notes.found) == noted

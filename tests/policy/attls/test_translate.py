@@ -95,6 +95,13 @@ def test_what_is_referred_to_and_missing_is_noted():
     assert (3, "TTLSGroupAction nowhere is nowhere in the file") in made.notes
 
 
+@pytest.mark.parametrize("line", ["Priority high", "Direction Sideways", "Direction Inbound Priority 9"])
+def test_a_condition_that_means_nothing_is_noted(line):
+    made = translate(f"TTLSRule r\n{{\n{line}\nTTLSGroupAction {{ TTLSEnabled On }}\n}}\n", "f")
+    (note,) = (what for _, what in made.notes)
+    assert note.lower().startswith(f"{line.lower()}: not understood")
+
+
 STATEMENTS = [
     "TTLSRule",
     "TTLSGroupAction",
