@@ -9,6 +9,7 @@ The agent forks off before its own modules are imported: the program never pays 
 """
 
 import fcntl
+import gc
 import os
 import select
 import sys
@@ -113,6 +114,7 @@ def _remove(directory: Path) -> None:
 def _become_agent(body: AgentBody, path: Path, send: int, log: Path | None) -> NoReturn:
     """Be the agent, from the launcher's fork to the end of the process."""
     try:
+        gc.freeze()  # what the launcher had in memory is never collected: it may own numbers that are the agent's by then
         os.setsid()
         if os.fork():
             os._exit(0)

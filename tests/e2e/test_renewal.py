@@ -273,7 +273,7 @@ def revocation_list(ca: trustme.CA, revoked: list[x509.Certificate]) -> bytes:
 def test_a_policy_that_changes_decides_the_next_connection(serve, tmp_path, tls_files):
     served = serve()
     before = served.connect()
-    policy = tmp_path / "policy.toml"
+    policy = tmp_path / "policy-1.toml"
     policy.write_text(policy.read_text().replace("alpn = []", 'alpn = ["ktls-test"]'))
     event = served.program.event("policy")
     assert event["revision"] != event["before"]
@@ -293,14 +293,14 @@ def with_alpn(ca: Path) -> ssl.SSLContext:
 
 def test_a_policy_with_mistakes_leaves_the_old_one_and_says_all_of_them(serve, tmp_path):
     served = serve()
-    policy = tmp_path / "policy.toml"
+    policy = tmp_path / "policy-1.toml"
     good = policy.read_text()
     policy.write_text(
         good.replace("alpn = []", 'alpn = [1], min_version = "1.1"') + '[keyring.new]\ncrl = ["none.crl"]\n'
     )
     refused = served.program.event("refused")
     assert refused["what"] == "policy"
-    for part in ("alpn", "min_version", "none.crl", "policy.toml:"):
+    for part in ("alpn", "min_version", "none.crl", "policy-1.toml:"):
         assert part in refused["message"]
     served.connect().sock.close()
     policy.write_text(good.replace("alpn = []", "alpn = [], handshake_timeout = 3.0"))
@@ -309,7 +309,7 @@ def test_a_policy_with_mistakes_leaves_the_old_one_and_says_all_of_them(serve, t
 
 def test_a_policy_whose_new_keyring_cannot_be_opened_leaves_the_old_one(serve, tmp_path, fresh):
     served = serve()
-    policy = tmp_path / "policy.toml"
+    policy = tmp_path / "policy-1.toml"
     (tmp_path / "new.pem").write_bytes(fresh.cert_chain_pems[0].bytes())
     policy.write_text(policy.read_text().replace("/cert.pem", "/new.pem"))  # and the key of the old one
     assert "is not the key of" in served.program.event("refused")["message"]

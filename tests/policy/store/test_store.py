@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from sqlalchemy import text
 from ktls.errors import PolicyError, UsageError
 from policy.store import Conflict, Damaged, NoSuchRevision, SchemaError, StoreUnavailable, Unchanged, open_store
 from policy.store.connect import make_engine, read_url
+from tests.policy.store.test_pieces import POLICIES
 
 FIRST = '# Ours\r\nversion = 1   # of the language\n\n[[rule]]\nname = "web"\nverdict = "deny"'
 SECOND = FIRST.replace("deny", "clear") + '\n\n[[rule]]\nname = "mail"\nverdict = "deny"\n'
@@ -44,15 +46,13 @@ def test_the_document_comes_back_letter_by_letter(store, first, second):
     assert store.document(2) == SECOND
 
 
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[3] / "policies").glob("*.toml")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
 def test_every_policy_we_ship_makes_the_round_trip(store, path, tmp_path):
     document = path.read_text()
-    for name in ("server", "service", "databases", "services"):
-        for end in (".pem", ".key", "-ca.pem"):
-            (tmp_path / f"{name}{end}").write_text("something")
-    (tmp_path / "ca.pem").write_text("something")
+    for keyring in tomllib.loads(document).get("keyring", {}).values():
+        for name in (keyring.get("certificate"), keyring.get("private_key"), *keyring.get("trust", [])):
+            if name not in (None, "system"):
+                (tmp_path / name).write_text("something")
     of = store.commit(document, author="ann", message="import", parent=None, file=tmp_path / path.name)
     assert store.document(of) == document
     assert store.policy(of).revision == of.policy
@@ -215,6 +215,7 @@ def test_a_diff_is_by_name(store, first, second):
 
 WRITER = """
 import sys
+import tomllib
 from policy.store import Conflict, open_store
 
 url, name = sys.argv[1:]
