@@ -114,7 +114,7 @@ def _remove(directory: Path) -> None:
 def _become_agent(body: AgentBody, path: Path, send: int, log: Path | None) -> NoReturn:
     """Be the agent, from the launcher's fork to the end of the process."""
     try:
-        gc.freeze()  # what the launcher had in memory is never collected: it may own numbers that are the agent's by then
+        gc.freeze()  # what the launcher has left is never collected: it may own numbers that are the agent's by then
         os.setsid()
         if os.fork():
             os._exit(0)
