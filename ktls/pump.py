@@ -153,7 +153,7 @@ class Pump:
             self._finish()
             return
         if self._out is Way.ENDING and not self._to_peer and self._unread:
-            self._out = Way.ENDED
+            self._out, self._program_gone = Way.ENDED, True  # the event may still be on its way
             reset_when_out(self._outside, self._call_later, self._finish)
             return
         if self._out is Way.ENDING and not self._to_peer:
@@ -187,8 +187,8 @@ class Pump:
         except BlockingIOError:
             self._inside_readable = False
             return False
-        except ConnectionResetError:  # A was closed with something unread
-            self._unread, count = True, 0
+        except ConnectionResetError:  # A was closed with something unread: the peer's, or just the agent's verdict
+            self._unread, count = self.bytes_in > 0, 0
         if count == 0 and aborts(self._outside) and hung_up(self._inside):  # the event is still on its way
             self._program_gone = self._program_deaf = True
             self._out = Way.ENDED

@@ -223,6 +223,17 @@ def test_what_was_written_before_close_arrives_although_something_is_unread_and_
     assert relayed.end().error is None
 
 
+def test_a_verdict_that_the_program_did_not_live_to_read_is_no_reason_for_a_reset(connect: Connect) -> None:
+    """It was killed in connect(): as after any other kill there is nothing of the peer's that it left."""
+    a, relayed, peer = connect(pyopenssl=True)
+    relayed.pump._inside.send(b"V")
+    a.close()
+    assert peer.receive_all() == b""
+    peer.close_notify()
+    peer.sock.close()
+    assert relayed.end().error is None
+
+
 def test_a_peer_that_never_ends_its_direction_is_left_after_a_while(connect: Connect) -> None:
     a, relayed, peer = connect(pyopenssl=True)
     a.close()
