@@ -145,9 +145,24 @@ def _detach(send: int, log: Path | None) -> int:
     os.dup2(null, 1)
     os.closerange(3, keep)
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    _forget_streams()
     os.chdir("/")
     os.umask(0o077)
     return keep
+
+
+_INHERITED: list[object] = []
+"""Streams of whoever started the agent: to let go of one would close its number, which is another's by then."""
+
+
+def _forget_streams() -> None:
+    """Write to 1 and 2, whatever the launcher had made of its streams and its log."""
+    _INHERITED.extend((sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = (os.fdopen(fd, "w", 1, "utf-8", "backslashreplace", closefd=False) for fd in (1, 2))
+    logging = sys.modules.get("logging")  # not for the agent's sake: the program waits for what is imported here
+    if logging is not None:
+        _INHERITED.extend(logging.root.handlers)
+        logging.root.handlers.clear()
 
 
 def _last_words(send: int, text: str) -> None:

@@ -1,8 +1,11 @@
 """An agent starts out of the program's sight."""
 
 import json
+import logging
 import os
+import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -127,6 +130,33 @@ def test_what_the_agent_says_later_goes_to_the_log(directory, tmp_path):
     os.set_blocking(reader, True)
     with os.fdopen(reader) as said:
         assert said.read() == "ktls agent: RuntimeError: much later\n"
+
+
+def test_nothing_goes_to_streams_of_the_launcher_whose_numbers_are_the_agents_now(directory, tmp_path, monkeypatch):
+    """What a logger or a stream of theirs wrote would go into whichever connection has the number."""
+    log = tmp_path / "log"
+    os.mkfifo(log)
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+
+    def body(path: Path, send: int) -> None:
+        pairs = [socket.socketpair() for _ in range(20)]
+        say_ready(send)
+        logging.getLogger("ktls").warning("a warning")
+        sys.stderr.write("a line\n")
+        found = select.select([sock for pair in pairs for sock in pair], [], [], 0)[0]
+        os.write(2, f"{len(found)} sockets were written to\n".encode())
+
+    with (tmp_path / "theirs").open("w") as theirs:
+        handler = logging.StreamHandler(theirs)
+        logging.getLogger().addHandler(handler)
+        monkeypatch.setattr(sys, "stderr", theirs)
+        try:
+            spawn.start_agent(body, directory, log)
+        finally:
+            logging.getLogger().removeHandler(handler)
+    os.set_blocking(reader, True)
+    with os.fdopen(reader) as said:
+        assert said.read() == "a warning\na line\n0 sockets were written to\n"
 
 
 def test_agent_starts_where_standard_input_and_output_are_closed(tmp_path):
