@@ -61,7 +61,6 @@ typedef uint64_t slot_t;
 #define ERRNO_SHIFT 20 /* 12 bits: an errno that is final for reads */
 #define ERRNO_MASK 0xfffu
 #define TURN_SHIFT 32
-#define FLAGS_MASK 0x000ffff0u
 
 static inline enum state slot_state(slot_t slot) { return (enum state)(slot & STATE_MASK); }
 static inline int slot_errno(slot_t slot) { return (int)(slot >> ERRNO_SHIFT & ERRNO_MASK); }
