@@ -449,7 +449,9 @@ def test_a_command_runs_with_ktls_in_the_same_place_and_its_status_comes_back(ke
 
 @pytest.mark.slow
 def test_a_crash_is_a_lost_machine(kernel):
-    done = run_lab(kernel, "--timeout", str(BOOT), "--", "sh", "-c", "echo before; sleep 1; echo c > /proc/sysrq-trigger")
+    done = run_lab(
+        kernel, "--timeout", str(BOOT), "--", "sh", "-c", "echo before; sleep 1; echo c > /proc/sysrq-trigger"
+    )
     assert done.returncode == 125
     assert "before" in done.stdout
     assert "the kernel went away without a status" in done.stderr
