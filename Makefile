@@ -14,7 +14,7 @@ MAKEFLAGS += --no-print-directory
 help:
 	@echo "make demo       an unmodified http.server and curl talk TLS, and the wire is shown to carry none of it in clear"
 	@echo "make demo-lab   the same through kTLS, in user-mode Linux"
-	@echo "make test       everything CI runs: lint, native tests, the lab kernels (about half an hour)"
+	@echo "make test       everything CI runs: lint, native tests, the lab kernels (about an hour)"
 	@echo "make test-fast  lint and the quick tests (under a minute)"
 	@echo "make lint | format | sanitize | bench | programs | clean"
 
