@@ -3,7 +3,6 @@
 Imports are few: this runs before every program.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,9 +13,7 @@ from ktls.run_options import RunOptions
 if TYPE_CHECKING:
     from policy.model import Policy
 
-DATABASE = "KTLS_POLICY_DATABASE"
 SNAPSHOT = "KTLS_POLICY_SNAPSHOT"
-IN_FORCE = "@active"
 
 
 class Database(NamedTuple):
@@ -113,23 +110,21 @@ def find(
 
         file = Path(word).absolute()
         return Source(load(file), file)
-    from policy.admin.source import default_database, load_source  # noqa: PLC0415 - as above
+    from policy.admin.source import ACTIVE, VARIABLE, default_database, load_source  # noqa: PLC0415 - as above
 
-    url = database or environment.get(DATABASE) or default_database(environment)
-    if word != IN_FORCE:
+    default = default_database(environment)
+    url = database or environment.get(VARIABLE) or default
+    if word != ACTIVE:
         return Source(load_source(word, url))
-    kept = snapshot or (Path(environment[SNAPSHOT]) if environment.get(SNAPSHOT) else _default_snapshot(url))
+    kept = snapshot or Path(environment.get(SNAPSHOT) or _snapshot_beside(default, url))
     return Source(database=Database(url, kept.absolute(), allow))
 
 
-def _default_snapshot(url: str) -> Path:
+def _snapshot_beside(default: str, url: str) -> Path:
     """One for each database, so that an agent never begins with another one's policy."""
     import hashlib  # noqa: PLC0415 - only with a database
 
-    from policy.admin.source import default_database  # noqa: PLC0415 - as above
-
-    mark = hashlib.sha256(url.encode()).hexdigest()[:12]
-    return Path(default_database(os.environ)).with_name(f"in-force-{mark}.snapshot")
+    return Path(default).with_name(f"in-force-{hashlib.sha256(url.encode()).hexdigest()[:12]}.snapshot")
 
 
 def _absolute(file: str | None) -> Path | None:

@@ -40,18 +40,27 @@ def site(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def ktls_policy():
+def command(name: str):
     """Call it with words for (exit status, standard output, standard error); --json output comes parsed."""
 
     def run(*words: object) -> tuple[int, object, str]:
-        result = click.testing.CliRunner().invoke(group, ["policy", *map(str, words)])
+        result = click.testing.CliRunner().invoke(group, [name, *map(str, words)])
         if isinstance(result.exception, KtlsError):
             return 2, result.stdout, result.exception.message
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result.exit_code, json.loads(result.stdout) if "--json" in words else result.stdout, result.stderr
 
     return run
+
+
+@pytest.fixture
+def ktls_policy():
+    return command("policy")
+
+
+@pytest.fixture
+def ktls_keyring():
+    return command("keyring")
 
 
 @pytest.fixture

@@ -1,17 +1,13 @@
 """`ktls keyring` as a command line."""
 
-import json
 import os
 import pty
 import subprocess
 import sys
 from pathlib import Path
 
-import click.testing
 import pytest
 
-from ktls.commands import group
-from ktls.errors import KtlsError
 from policy.admin.keyrings import group as keyring_group
 from tests.ktls.certificates import DAY, NOW, make, write_chain, write_key
 
@@ -35,20 +31,6 @@ private_key = "shop.key"
 [keyring.client]
 trust = ["ca.pem"]
 """
-
-
-@pytest.fixture
-def ktls_keyring():
-    """Call it with words for (exit status, standard output, standard error); --json output comes parsed."""
-
-    def run(*words: object) -> tuple[int, object, str]:
-        result = click.testing.CliRunner().invoke(group, ["keyring", *map(str, words)])
-        if isinstance(result.exception, KtlsError):
-            return 2, result.stdout, result.exception.message
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result.exit_code, json.loads(result.stdout) if "--json" in words else result.stdout, result.stderr
-
-    return run
 
 
 @pytest.fixture
