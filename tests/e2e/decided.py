@@ -98,7 +98,7 @@ def connect(covered, transfer_command, write_policy) -> Iterator[Callable[..., F
 
 def decided(program: Program) -> dict[str, Any]:
     """The first word about the program's first connection."""
-    return next(event for event in program.events() if event["event"] in WORDS)
+    return program.told(1, *WORDS)[0]
 
 
 @dataclass
@@ -138,7 +138,7 @@ def visit(covered, transfer_command, write_policy, free_port) -> Callable[..., l
                 session = None if error else peer.tls.session  # one that failed has none to give
                 seen.append((error, peer.tls, session))
         results = program.results()
-        events = [event for event in program.events() if event["event"] in WORDS]
+        events = program.told(len(contexts), *WORDS)
         return [Visit(event, result, *one) for event, result, one in zip(events, results, seen, strict=True)]
 
     return run

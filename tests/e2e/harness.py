@@ -82,7 +82,19 @@ class Program:
 
     def event(self, kind: str) -> dict:
         """Wait for the first event of a kind."""
-        return until(lambda: self.events(kind), f"an event {kind!r}; so far {self.events()}")[0]
+        return self.told(1, kind)[0]
+
+    def told(self, count: int, *kinds: str) -> list[dict]:
+        """Wait for so many events of these kinds; all of them.
+
+        The agent writes down what it did after it did it, so a program may have ended before.
+        """
+
+        def events() -> list[dict]:
+            return [event for event in self.events() if event["event"] in kinds]
+
+        until(lambda: len(events()) >= count, f"{count} events of {kinds}; so far {self.events()}")
+        return events()
 
     def stop(self) -> None:
         if self.process.poll() is None:

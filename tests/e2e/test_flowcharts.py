@@ -112,7 +112,7 @@ def test_fig3_block315_the_environment_is_created_at_the_first_connection_and_sh
     for _ in range(3):
         assert tls_server(listener, tls_files).handshake().receive_exactly(1) == b"1"
     assert len(Steps(program).all("connect")) == 3
-    assert [event["environment"] for event in program.events("open")] == ["created", "shared", "shared"]
+    assert [event["environment"] for event in program.told(3, "open")] == ["created", "shared", "shared"]
 
 
 def test_fig3_blocks325_330_340_a_failed_handshake_closes_the_connection(client, listener, tls_files):
@@ -161,7 +161,7 @@ def test_fig5_block510_the_environment_is_created_once(server, tls_files):
     for _ in range(2):
         assert tls_client(port, tls_files).handshake().receive_exactly(1) == b"1"
     Steps(program)
-    assert [event["environment"] for event in program.events("open")] == ["created", "shared"]
+    assert [event["environment"] for event in program.told(2, "open")] == ["created", "shared"]
 
 
 # --- Figs. 6 and 7: a client sends and receives ----------------------------------------------------------------------

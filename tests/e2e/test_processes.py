@@ -130,7 +130,7 @@ def children(pid: int) -> list[str]:
 
 
 def test_the_agent_ends_when_the_last_program_has_gone(connected):
-    program, peer = connected("write=x", "close", own_agent=True)
+    program, peer = connected("write=x", "go", "close", own_agent=True, stdin=-1)
     environment = Path(f"/proc/{program.process.pid}/environ").read_bytes().split(b"\0")
     agent = next(entry.split(b"=", 1)[1] for entry in environment if entry.startswith(b"KTLS_AGENT="))
     peer.receive()

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 
 from tests.e2e.decided import SAID, connect, visit
-from tests.e2e.harness import PATIENCE, PROGRAMS, until
+from tests.e2e.harness import PATIENCE, PROGRAMS
 from tests.e2e.peer import client_context, server_context
 from tests.e2e.test_failures import leaf_files
 from tests.ktls.handshake_peer import make_leaf, uri
@@ -120,9 +120,8 @@ def test_ftp(covered, write_policy, sample, free_port, tmp_path):
     server = covered([*command, "serve", str(port), str(file), "one"], policy=path, wait_port=port)
     client = covered([*command, "fetch", str(port), "passive", str(file)], policy=path)
     assert client.finish()[:2] == (0, "both whole\n")
-    until(lambda: len(server.events("end")) == 3, "the ends of all connections")
     for program in (server, client):
-        assert [one["rule"][:3] for one in program.events("open")] == ["ftp"] * 3
+        assert [one["rule"][:3] for one in program.told(3, "open")] == ["ftp"] * 3
         assert program.events("clear") == []
 
 

@@ -46,7 +46,7 @@ action = {{ keyring = "ROLE", engine = "{{engine}}", secondary = {secondary} }}
 @pytest.mark.parametrize("how", ["passive", "active"])
 def test_data_connections_inherit_the_rule_of_their_control_connection(transfer, how, server_does):
     for program in transfer(how, server_does):
-        control, *data = program.events("open")
+        control, *data = program.told(3, "open")
         assert len(data) == 2
         assert {one["rule"] for one in data} == {"control"}
         assert all(one["reason"].startswith(f"goes with connection {control['id']}: ") for one in data)
@@ -56,12 +56,12 @@ def test_data_connections_inherit_the_rule_of_their_control_connection(transfer,
 @pytest.mark.parametrize("how", ["passive", "active"])
 def test_without_the_key_they_are_decided_by_the_rules_like_any_other(transfer, how):
     for program in transfer(how, secondary="false"):
-        assert len(program.events("open")) == 1
-        assert len(program.events("clear")) == 2
+        assert len(program.told(1, "open")) == 1
+        assert len(program.told(2, "clear")) == 2
 
 
 def test_ftps_client_is_tls_client_on_every_data_connection(transfer):
     """RFC 4217 section 7: also where the server connects; its certificate is checked again, the client needs none."""
     _, client = transfer("active")
-    assert [one["direction"] for one in client.events("open")] == ["outbound", "inbound", "inbound"]
+    assert [one["direction"] for one in client.told(3, "open")] == ["outbound", "inbound", "inbound"]
     assert all("localhost" in one["peer_names"] for one in client.events("open"))

@@ -50,7 +50,7 @@ def serves_a_foreign_client(scene: Scene, server: list[str], port: int, site: Pa
     trust = {"REQUESTS_CA_BUNDLE": str(scene.tls.ca)}
     said = scene.use_plain([*REQUESTS, f"https://localhost:{port}", str(sent)], env=trust)
     assert said.stdout.decode().splitlines() == fetched(sent, site)
-    assert len(program.events("open")) == 1
+    assert len(program.told(1, "open")) == 1
 
 
 def serve_foreign(scene: Scene, site: Path) -> int:
@@ -67,7 +67,7 @@ def uses_a_foreign_server(scene: Scene, client: list[str], connections: int) -> 
     port = serve_foreign(scene, site)
     said = scene.use([*client, f"http://127.0.0.1:{port}", str(sent)], port)
     assert said.stdout.decode().splitlines() == fetched(sent, site)
-    assert len(scene.programs[-1].events("open")) == connections
+    assert len(scene.programs[-1].told(connections, "open")) == connections
 
 
 def talk_to_each_other(scene: Scene, server: list[str], port: int, client: list[str], site: Path) -> Program:
