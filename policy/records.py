@@ -1,7 +1,7 @@
 """Records of connections, as agents keep them: JSON lines, read back as facts, verdicts and counts.
 
-The same line is the agent's report (docs/records.md). Only what a decision needs is read; lines of other events, and of
-later versions with more fields, are passed over. A line that is cut short by a full disk is counted, not fatal.
+The same line is the agent's report (docs/policy-tools.md). Only what a decision needs is read; lines of other events,
+and of later versions with more fields, are passed over. A line that is cut short by a full disk is counted, not fatal.
 """
 
 import json
@@ -16,7 +16,7 @@ from policy.model import Facts, Policy, Verdict
 from policy.problems import quote
 from policy.questions import read_question
 
-DECIDED = frozenset({"clear", "denied", "observed", "failed", "open", "end"})
+DECIDED = frozenset({"clear", "denied", "observed", "failed", "open", "end", "clear-end"})
 """Events that tell of a decision; those of one connection share their number."""
 _SAID = ("direction", "remote", "local", "remote_name", "program", "user", "group", "unit")
 LINE_MAX = 1 << 16  # bytes; an agent's are a few hundred
@@ -93,7 +93,7 @@ def read_records(paths: Iterable[Path]) -> Records:
     Raises:
         PolicyError: a file cannot be read.
     """
-    found: dict[tuple[str, object, object], Record] = {}
+    found: dict[tuple[object, ...], Record] = {}
     unread = 0
     for path in paths:
         for number, line in _lines(path):
@@ -101,7 +101,7 @@ def read_records(paths: Iterable[Path]) -> Records:
             if record is None:
                 unread += 1
             elif record[1] is not None:
-                found.setdefault((str(path), *record[0]), record[1])
+                found.setdefault(record[0], record[1])
     return Records(tuple(found.values()), unread)
 
 
@@ -113,19 +113,24 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise PolicyError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _record(line: bytes, number: int) -> tuple[tuple[object, object], Record | None] | None:
-    """The connection's own number and its record; None for what is no line of an agent, no record for other events."""
+def _record(line: bytes, number: int) -> tuple[tuple[object, ...], Record | None] | None:
+    """What tells the connection from others, and its record; None for what is no line of an agent.
+
+    Numbers of agents and connections come again after a restart, ports on both sides hardly do. There is no record for
+    other events.
+    """
     try:
         said = json.loads(line)
         if not isinstance(said, dict) or not isinstance(said.get("event"), str):
             return None
         if said["event"] not in DECIDED or said.get("remote") is None:
-            return (None, None), None
-        verdict = Verdict.CLEAR if said["event"] == "observed" else Verdict(said["verdict"])
+            return (), None
+        verdict = Verdict.CLEAR if said["event"] in ("observed", "clear-end") else Verdict(said["verdict"])
         facts = read_question({key: said.get(key) for key in _SAID} | {"at": said["time"]})
     except (ValueError, KeyError, RecursionError, PolicyError):
         return None
-    return (said.get("agent"), said.get("id")), Record(facts, verdict, said.get("rule"), number)
+    which = tuple(str(said.get(key)) for key in ("agent", "id", "pid", "local", "remote"))
+    return which, Record(facts, verdict, said.get("rule"), number)
 
 
 def replay(policy: Policy, records: Iterable[Record]) -> tuple[Change, ...]:

@@ -30,7 +30,6 @@ from ktls.ciphers import Role
 from ktls.closing import aborts, close_tcp, shut, stands
 from ktls.errors import AgentProtocolError, AlreadyTls, Denied, HandshakeTimeout, KtlsError
 from ktls.handshake import Handshake
-from ktls.relay import CHUNK
 from offload.engine import Engine
 from policy.model import Action, Verdict
 
@@ -88,6 +87,8 @@ class Connection:
         self._facts |= decided.facts()
         verdict = VerdictCode.CLEAR if observed else decided.code
         error = Denied.errno if verdict is VerdictCode.DENY else 0
+        if verdict is VerdictCode.CLEAR:
+            self._shared.unprotected.watch(self._r, self._facts)
         try:
             self._gate.answer(verdict, error)
         except OSError:
@@ -214,6 +215,7 @@ class Connection:
 
     def _stay_clear(self) -> None:
         self._report("clear", Failure("timeout", 0, "no TLS came before the deadline, and the rule lets it stay clear"))
+        self._shared.unprotected.watch(self._r, self._facts)
         self._open(Outcome.CLEAR)
 
     async def _serve(self, wire: Wire, session: "Session") -> None:
@@ -265,7 +267,7 @@ class Connection:
             self._gate.open(Outcome.FAILED, error=failure.errno)
         shut(self._r, SHUT_WR)
         if failure.reason != HandshakeTimeout.reason:  # that one is to be a RST
-            await self._read_away(wire)
+            await wire.read_away(DRAIN)
         shut(self._r, SHUT_RDWR)
         await self._gone.wait()
 
@@ -276,13 +278,6 @@ class Connection:
         with contextlib.suppress(OSError, AgentProtocolError):
             self._gate.open(Outcome.FAILED, error=failure.errno, flags="n")
         await self._gone.wait()
-
-    async def _read_away(self, wire: Wire) -> None:
-        """Anything unread would make close() a RST that eats our alert."""
-        with contextlib.suppress(OSError):  # TimeoutError is one
-            async with asyncio.timeout(DRAIN):
-                while await wire.receive(CHUNK):
-                    pass
 
     def _report(self, event: str, failure: Failure | None = None, **more: object) -> None:
         facts = self._facts | more | (failure.facts() if failure else {})

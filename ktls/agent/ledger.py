@@ -12,8 +12,8 @@ from pathlib import Path
 
 BYTES = 32 << 20
 """Of both files together: some hundred thousand connections."""
-FINAL = frozenset({"clear", "observed", "denied", "failed", "end"})
-"""Events that are the last word about a connection."""
+FINAL = frozenset({"clear", "observed", "denied", "failed", "end", "clear-end"})
+"""Events to be kept: the last word about a connection, and the first about one in clear: it may outlive us."""
 
 
 class Ledger:

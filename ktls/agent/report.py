@@ -33,9 +33,14 @@ class Report:
         self.lost = 0
         """Lines that could not be written (a full disk): connections go on without them, the next line tells."""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is written anywhere."""
+        return self._fd is not None or self._ledger is not None
+
     def write(self, event: str, facts: Mapping[str, object]) -> None:
         """Append one event; facts that are None are left out."""
-        if self._fd is None and self._ledger is None:
+        if not self.keeps:
             return
         line: dict[str, object] = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         line |= {"agent": os.getpid()} | {key: value for key, value in facts.items() if value is not None}

@@ -235,9 +235,13 @@ class Server:
         self._look_idle()
 
     def _look_idle(self) -> None:
-        if self._exit_when_idle and not self._channels and not self._connections:
-            self._exit_when_idle = False
-            self._idle()
+        if not self._exit_when_idle or self._channels or self._connections:
+            return
+        if self._shared.unprotected.waits:
+            self._shared.unprotected.settle(self._look_idle)
+            return
+        self._exit_when_idle = False
+        self._idle()
 
 
 def _receive(channel: _Channel) -> _Message | None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from ktls.agent.firsts import Firsts
 from ktls.agent.programs import holders
 from ktls.agent.report import Report
+from ktls.agent.unprotected import Unprotected
 from ktls.environment import Environment, EnvironmentCache, TlsParameters
 from ktls.poller import Poller
 from ktls.probe import Capabilities, probe
@@ -33,6 +34,7 @@ class Shared:
         self.loop = asyncio.get_running_loop()
         self.poller = Poller(self.loop)
         self.firsts = Firsts()
+        self.unprotected = Unprotected(self.loop, report)
         # OpenSSL lets go of the interpreter lock, so as many handshakes proceed as there are processors.
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="handshake")
         self._scanner = ThreadPoolExecutor(1, thread_name_prefix="holders")
@@ -87,6 +89,7 @@ class Shared:
 
     def close(self) -> None:
         """Let go of everything. No connection may be left."""
+        self.unprotected.close()
         self.poller.close()
         self.pool.shutdown(wait=True)
         self._scanner.shutdown(wait=True)

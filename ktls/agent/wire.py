@@ -5,9 +5,11 @@ streams would set the flag (a program that relies on blocking calls then spins, 
 """
 
 import asyncio
+import contextlib
 from socket import MSG_DONTWAIT, MSG_NOSIGNAL, SO_ERROR, SOL_SOCKET, socket
 
 from ktls.poller import END, GONE, IN, OUT, Poller
+from ktls.relay import CHUNK
 
 
 class Wire:
@@ -57,6 +59,13 @@ class Wire:
                 return self.sock.recv(most, MSG_DONTWAIT)
             except BlockingIOError:
                 await self._readable.wait()
+
+    async def read_away(self, seconds: float) -> None:
+        """Read to the end, for so long at most: what is unread would make close() a RST, which eats our last alert."""
+        with contextlib.suppress(OSError):  # TimeoutError is one
+            async with asyncio.timeout(seconds):
+                while await self.receive(CHUNK):
+                    pass
 
     async def send(self, data: bytes) -> None:
         """Write all of it.

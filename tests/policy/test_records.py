@@ -35,6 +35,17 @@ def test_a_connection_is_one_record_whatever_became_of_it(read):
     assert held.unread == 0
 
 
+def test_the_end_of_a_connection_in_clear_belongs_to_its_record(read):
+    held = read(line(agent=7), line(agent=7, event="clear-end", bytes_in=5, ended="closed"))
+    assert [record.line for record in held.records] == [1]
+    assert read(line(event="clear-end", verdict="tls")).records[0].verdict is Verdict.CLEAR  # its beginning is lost
+
+
+def test_numbers_that_come_again_after_a_restart_are_other_connections(read):
+    held = read(line(agent=7, local="10.0.0.9:40000"), line(agent=7, local="10.0.0.9:40001"))
+    assert len(held.records) == 2
+
+
 def test_an_observed_connection_was_clear_whatever_policy_said(read):
     assert read(line(event="observed", verdict="tls")).records[0].verdict is Verdict.CLEAR
 
