@@ -25,6 +25,7 @@ class Fate:
     event: dict[str, Any]
     result: dict[str, Any]
     peer: "Peer"
+    program: Program
 
     def __str__(self) -> str:
         """In a word, or the name of the errno."""
@@ -89,7 +90,7 @@ def connect(covered, transfer_command, write_policy) -> Iterator[Callable[..., F
         program = covered([*wrap, *transfer_command("client", f"{host}:{peer.port}", 5)], policy=path)
         (result,) = program.results()
         peer.close()
-        return Fate(decided(program), result, peer)
+        return Fate(decided(program), result, peer, program)
 
     yield run
     for peer in peers:

@@ -132,6 +132,12 @@ def test_the_default_decides_where_no_rule_fits(connect, rule, default, fate):
     assert str(connect(rule('remote_port = ["1"]', top=f'default = "{default}"'), None)) == fate
 
 
+def test_a_connection_left_clear_is_recorded_with_its_bytes_and_its_end(connect, rule):
+    end = connect(rule('remote_port = ["1"]', top='default = "clear"'), None).program.event("clear-end")
+    assert (end["bytes_out"], end["ended"]) == (5, "closed")
+    assert end["bytes_in"] in (len(SAID), len(SAID) + 1)  # TCP may count the peer's FIN
+
+
 @pytest.mark.parametrize("mode", ["enforce", "observe"])
 def test_a_policy_that_observes_says_what_it_would_do_and_leaves_the_connection_clear(connect, rule, server, mode):
     fate = connect(rule("", top=f'mode = "{mode}"'), server if mode == "enforce" else None)
