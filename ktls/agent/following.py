@@ -39,6 +39,7 @@ class Following:
         self._report = report
         self._swap: Swap | None = None
         self._attached = threading.Event()
+        self._stopped = False
         self._follower = Follower(
             database.url,
             snapshot=database.snapshot,
@@ -60,9 +61,11 @@ class Following:
         self._attached.set()
 
     def stop(self) -> None:
-        """Follow no longer. The policy stays what it is."""
-        self._attached.set()
-        self._follower.stop()
+        """Follow no longer. The policy stays what it is. Not in a loop's thread: it waits for the follower's."""
+        if not self._stopped:
+            self._stopped = True
+            self._attached.set()
+            self._follower.stop()
 
     # --- the follower's thread -----------------------------------------------------------------------------------
 

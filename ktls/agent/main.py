@@ -142,6 +142,8 @@ async def _serve(settings: AgentSettings, begin: Begin, listener: socket.socket,
         watcher.start()
         await ending.wait()
         watcher.stop()
+        if begin.following is not None:
+            await asyncio.to_thread(begin.following.stop)  # while the loop is there for what is just being handed over
         await server.stop()
     finally:
         shared.close()
