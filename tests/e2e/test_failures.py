@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.e2e.harness import PATIENCE, until
+from tests.e2e.harness import PATIENCE, sockets, until
 from tests.e2e.peer import TlsPeer, client_context, server_context, stream_digest
 
 MODES = ["blocking", "nonblocking"]
@@ -404,12 +404,12 @@ def test_failed_connections_leave_no_descriptor_behind(covered, transfer_command
 
     once(good=True)
     until(lambda: program.events("end"), "the first connection's end")
-    before = fd_count(program.process.pid), fd_count(agent)
+    before = fd_count(program.process.pid), sockets(agent)
     for _ in range(failures):
         once(good=False)
     until(lambda: len(program.events("failed")) == failures, "the failures")
     # At its "end" the first connection may still have had some that are closed by now.
     until(
-        lambda: fd_count(program.process.pid) <= before[0] and fd_count(agent) <= before[1],
+        lambda: fd_count(program.process.pid) <= before[0] and sockets(agent) <= before[1],
         f"descriptors to be back at {before}",
     )

@@ -12,21 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import TlsFiles
-from tests.e2e.harness import PATIENCE, Program, fork_agent, listens, until
+from tests.e2e.harness import PATIENCE, Program, fork_agent, listens, sockets, until
 from tests.e2e.peer import OPENED
 from tests.programs.results import Results
 
 MEASURE = os.environ.get("KTLS_PROGRAMS_MEASURE") == "1"
 Ended = subprocess.CompletedProcess[bytes]
-
-
-def sockets(pid: int) -> int:
-    """Count a process's sockets. Other descriptors come and go: an agent watches files from its first second on."""
-    count = 0
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            count += str(entry.readlink()).startswith("socket:")
-    return count
 
 
 @dataclass
