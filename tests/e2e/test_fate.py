@@ -1,33 +1,19 @@
 """What becomes of live connections when their rule or their keyring changes (`on_change`), and of keys that have done
 enough (`rekey`). A covered echo server, with clients in the middle of something."""
 
-import json
-import shutil
 import socket
-import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ktls.records import ContentType
 from tests.e2e.crafted import CraftedPeer
-from tests.e2e.harness import PROGRAMS, Program
 from tests.e2e.peer import TlsPeer, client_context
+from tests.e2e.served import Served, serve
 
-POLICY = """
-version = 1
-[[rule]]
-name = "echo"
-direction = "inbound"
-local_port = ["{port}"]
-verdict = "tls"
-action = {{ keyring = "web", engine = "{{engine}}", {action} }}
-[keyring.web]
-certificate = "cert.pem"
-private_key = "key.pem"
-"""
+__all__ = ["serve"]
+
 OTHER = """
 [[rule]]
 name = "nobody"
@@ -37,47 +23,10 @@ verdict = "deny"
 """
 
 
-@dataclass
-class Served:
-    """The echo server, and what it is under."""
-
-    program: Program
-    port: int
-    policy: Path
-    ca: Path
-
-    def connect(self, **options) -> TlsPeer:
-        sock = socket.create_connection(("127.0.0.1", self.port))
-        sock.settimeout(60)
-        return TlsPeer(sock, client_context(str(self.ca), **options), hostname="localhost").handshake()
-
-    def rewrite(self, old: str, new: str) -> None:
-        """Change the policy as careful tools do: a new file, renamed over the old one."""
-        fresh = self.policy.with_name("new.toml")
-        fresh.write_text(self.policy.read_text().replace(old, new))
-        fresh.rename(self.policy)
-
-    def end(self) -> dict:
-        """Wait for the first connection's end, as the program saw it."""
-        assert self.program.process.stdout is not None
-        return json.loads(self.program.process.stdout.readline())
-
-
-@pytest.fixture
-def serve(covered, write_policy, tls_files, ca, free_port, tmp_path, monkeypatch):
-    """Call it with keys of the action. What is changed is seen soon, and idle is what is idle for half a second."""
-    monkeypatch.setattr("ktls.agent.watching.START", 0.1)
+@pytest.fixture(autouse=True)
+def soon_idle(monkeypatch):
+    """Idle is what is idle for half a second."""
     monkeypatch.setattr("ktls.agent.fate.IDLE", 0.5)
-    shutil.copy(tls_files.cert, tmp_path / "cert.pem")
-    shutil.copy(tls_files.key, tmp_path / "key.pem")
-
-    def start(action: str) -> Served:
-        port = free_port()
-        policy = write_policy(POLICY.format(port=port, action=action))
-        program = covered([sys.executable, str(PROGRAMS / "echo.py"), str(port)], policy=policy, wait_port=port)
-        return Served(program, port, policy, tls_files.ca)
-
-    return start
 
 
 def echo(peer: TlsPeer, data: bytes = b"ping") -> None:
@@ -99,8 +48,8 @@ def put_another_before_it(served: Served, _) -> None:
 
 def renew_keyring(served: Served, ca) -> None:
     fresh = ca.issue_cert("localhost")
-    (served.policy.parent / "key.pem").write_bytes(fresh.private_key_pem.bytes())
-    (served.policy.parent / "cert.pem").write_bytes(fresh.cert_chain_pems[0].bytes())
+    (served.folder / "key.pem").write_bytes(fresh.private_key_pem.bytes())
+    (served.folder / "cert.pem").write_bytes(fresh.cert_chain_pems[0].bytes())
 
 
 CHANGES = {

@@ -5,8 +5,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,66 +15,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from ktls.agent import fate
 from ktls.pump import LINGER
-from tests.e2e.harness import PROGRAMS, Program, until
+from tests.e2e.harness import until
 from tests.e2e.peer import TlsPeer, client_context
+from tests.e2e.served import ECHO, Served, serve
+
+__all__ = ["serve"]
 
 PAGE = (Path(__file__).parents[2] / "docs/renewal.md").read_text()
-POLICY = """
-version = 1
-[[rule]]
-name = "echo"
-direction = "inbound"
-local_port = ["{port}"]
-verdict = "tls"
-action = {{ keyring = "web", engine = "{{engine}}", {action} }}
-[keyring.web]
-certificate = "{folder}/cert.pem"
-private_key = "{folder}/key.pem"
-{keyring}
-"""
-
-
-@dataclass
-class Served:
-    """A covered echo server and the folder that its keyring is in."""
-
-    program: Program
-    port: int
-    folder: Path
-    ca: Path
-
-    def connect(self, **options) -> TlsPeer:
-        sock = socket.create_connection(("127.0.0.1", self.port))
-        sock.settimeout(60)
-        context = client_context(str(self.ca), **options)
-        return TlsPeer(sock, context, hostname="localhost").handshake()
-
-    def certificate(self) -> bytes:
-        """What a new connection is shown."""
-        peer = self.connect()
-        shown = peer.tls.getpeercert(binary_form=True)
-        peer.sock.close()
-        assert shown is not None
-        return shown
-
-
-@pytest.fixture(autouse=True)
-def watch_at_once(monkeypatch):
-    monkeypatch.setattr("ktls.agent.watching.START", 0.1)
-
-
-@pytest.fixture
-def serve(covered, write_policy, tls_files, free_port, tmp_path):
-    def start(action: str = "", keyring: str = "", folder: Path | None = None) -> Served:
-        port, folder = free_port(), folder or tmp_path
-        if not (folder / "cert.pem").exists():
-            shutil.copy(tls_files.cert, folder / "cert.pem")
-            shutil.copy(tls_files.key, folder / "key.pem")
-        text = POLICY.format(port=port, action=action or "alpn = []", keyring=keyring, folder=folder)
-        command = [sys.executable, str(PROGRAMS / "echo.py"), str(port)]
-        return Served(covered(command, policy=write_policy(text), wait_port=port), port, folder, tls_files.ca)
-
-    return start
 
 
 @pytest.fixture
@@ -270,10 +215,10 @@ def revocation_list(ca: trustme.CA, revoked: list[x509.Certificate]) -> bytes:
     return signed.public_bytes(serialization.Encoding.PEM)
 
 
-def test_a_policy_that_changes_decides_the_next_connection(serve, tmp_path, tls_files):
+def test_a_policy_that_changes_decides_the_next_connection(serve, tls_files):
     served = serve()
     before = served.connect()
-    policy = tmp_path / "policy-1.toml"
+    policy = served.policy
     policy.write_text(policy.read_text().replace("alpn = []", 'alpn = ["ktls-test"]'))
     event = served.program.event("policy")
     assert event["revision"] != event["before"]
@@ -291,16 +236,16 @@ def with_alpn(ca: Path) -> ssl.SSLContext:
     return context
 
 
-def test_a_policy_with_mistakes_leaves_the_old_one_and_says_all_of_them(serve, tmp_path):
+def test_a_policy_with_mistakes_leaves_the_old_one_and_says_all_of_them(serve):
     served = serve()
-    policy = tmp_path / "policy-1.toml"
+    policy = served.policy
     good = policy.read_text()
     policy.write_text(
         good.replace("alpn = []", 'alpn = [1], min_version = "1.1"') + '[keyring.new]\ncrl = ["none.crl"]\n'
     )
     refused = served.program.event("refused")
     assert refused["what"] == "policy"
-    for part in ("alpn", "min_version", "none.crl", "policy-1.toml:"):
+    for part in ("alpn", "min_version", "none.crl", f"{policy.name}:"):
         assert part in refused["message"]
     served.connect().sock.close()
     policy.write_text(good.replace("alpn = []", "alpn = [], handshake_timeout = 3.0"))
@@ -309,7 +254,7 @@ def test_a_policy_with_mistakes_leaves_the_old_one_and_says_all_of_them(serve, t
 
 def test_a_policy_whose_new_keyring_cannot_be_opened_leaves_the_old_one(serve, tmp_path, fresh):
     served = serve()
-    policy = tmp_path / "policy-1.toml"
+    policy = served.policy
     (tmp_path / "new.pem").write_bytes(fresh.cert_chain_pems[0].bytes())
     policy.write_text(policy.read_text().replace("/cert.pem", "/new.pem"))  # and the key of the old one
     assert "is not the key of" in served.program.event("refused")["message"]
@@ -321,9 +266,8 @@ def test_a_keyring_of_the_command_line_is_watched_too(covered, tls_files, fresh,
     shutil.copy(tls_files.cert, tmp_path / "cert.pem")
     shutil.copy(tls_files.key, tmp_path / "key.pem")
     port = free_port()
-    command = [sys.executable, str(PROGRAMS / "echo.py"), str(port)]
     keyring = {"cert": tmp_path / "cert.pem", "key": tmp_path / "key.pem"}
-    program = covered(command, own_agent=True, inbound=[port], wait_port=port, **keyring)
+    program = covered([*ECHO, str(port)], own_agent=True, inbound=[port], wait_port=port, **keyring)
     served = Served(program, port, tmp_path, tls_files.ca)
     (tmp_path / "cert.pem").write_bytes(fresh.cert_chain_pems[0].bytes())
     program.event("refused")
