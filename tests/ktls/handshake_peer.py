@@ -245,6 +245,21 @@ def py_peer(*, server: bool, suite, pair: Pair | None = None) -> PyPeer:
     return PyPeer(connection)
 
 
+def peer_names(peer: StdlibPeer) -> tuple[object, ...]:
+    return tuple((peer.tls.getpeercert() or {})["subjectAltName"])
+
+
+def told(peer: StdlibPeer) -> str:
+    """The alert the peer has been sent, in its own words; a TLS 1.3 client meets it when it reads."""
+    if peer.error is None:
+        try:
+            peer.tls.read(1)
+        except ssl.SSLError as error:
+            peer.error = error
+    assert isinstance(peer.error, ssl.SSLError), "the peer was told nothing"
+    return str(peer.error)
+
+
 # --- the wire --------------------------------------------------------------------------------------------------------
 
 Feed = Callable[[int, bytes], int]

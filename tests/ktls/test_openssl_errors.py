@@ -1,4 +1,5 @@
-"""OpenSSL's words in our tables. The rows that a real peer can provoke are provoked in test_handshake.py."""
+"""OpenSSL's words in our tables. The rows that a real peer can provoke are provoked in
+test_handshake_certificates.py and test_handshake_failures.py."""
 
 import pytest
 from OpenSSL import SSL
