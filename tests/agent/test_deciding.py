@@ -62,5 +62,5 @@ def test_an_observing_agent_says_what_it_would_do_and_leaves_the_connection_clea
             gated.a.close()
     event = agent.event("observed")
     assert (event["verdict"], event["rule"]) == ("tls", "all")
-    (kept,) = until(lambda: records.exists() and records.read_text().splitlines(), "the record")
+    kept, *_ = until(lambda: records.exists() and records.read_text().splitlines(), "the record")
     assert json.loads(kept)["event"] == "observed"

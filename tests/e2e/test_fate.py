@@ -25,8 +25,8 @@ verdict = "deny"
 
 @pytest.fixture(autouse=True)
 def soon_idle(monkeypatch):
-    """Idle is what is idle for half a second."""
-    monkeypatch.setattr("ktls.agent.fate.IDLE", 0.5)
+    """Idle is what is idle for two seconds."""
+    monkeypatch.setattr("ktls.agent.fate.IDLE", 2.0)
 
 
 def echo(peer: TlsPeer, data: bytes = b"ping") -> None:
@@ -139,9 +139,9 @@ def test_drain_closes_a_connection_when_it_is_idle(serve, ca, why):
     peer = served.connect()
     CHANGES[why](served, ca)
     assert served.program.event("change")["does"] == "drain"
-    for _ in range(40):  # longer than half a second, and never idle for so long
+    for _ in range(60):  # longer than two seconds, and never idle for so long
         echo(peer)
-        threading.Event().wait(0.03)
+        threading.Event().wait(0.05)
     assert peer.receive() == b""
     peer.close_notify()
     peer.sock.close()
