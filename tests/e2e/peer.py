@@ -57,6 +57,7 @@ class TlsPeer:
     server_side: bool = False
     hostname: str | None = None
     saw_close_notify: bool = False
+    early: bytes = b""
     wire: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,6 +92,9 @@ class TlsPeer:
 
     def _read(self, size: int) -> bytes:
         """b"" is close_notify, an exception in ssl once we have said ours; other ends are an SSLEOFError."""
+        if self.early:
+            data, self.early = self.early[:size], self.early[size:]
+            return data
         try:
             data = self.tls.read(size)
         except ssl.SSLZeroReturnError:
@@ -121,10 +125,21 @@ class TlsPeer:
         return data
 
     def close_notify(self) -> None:
-        """End our direction; what the peer still sends can be read."""
+        """End our direction; what the peer still sends can be read.
+
+        What has come already is read first: OpenSSL takes it for an error once our close_notify is out.
+        """
+        early = b""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while data := self._read(65536):
+                early += data
+        self.early = early
+        self._unwrap()
+        self.flush()
+
+    def _unwrap(self) -> None:
         with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
             self.tls.unwrap()
-        self.flush()
 
     def transfer(self, total: int) -> tuple[int, str]:
         """Send `total` bytes while reading to the end; returns (bytes received, SHA-256)."""
@@ -140,8 +155,9 @@ class TlsPeer:
                     wire = self.outgoing.read()
                 if not left and not wire and not closing:
                     closing = True
-                    with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-                        self.tls.unwrap()
+                    ended, count = self._drain(digest)  # as in close_notify()
+                    received += count
+                    self._unwrap()
                     wire = self.outgoing.read()
                 events = selectors.EVENT_READ * (not ended) | selectors.EVENT_WRITE * bool(wire)
                 if not events:
