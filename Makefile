@@ -84,9 +84,14 @@ sanitize: setup
 # The shim alone, with each program under valgrind. Left out: children whose environment valgrind itself changes.
 valgrind: setup
 	@tools/packages valgrind
-	@PYTHONMALLOC=malloc KTLS_TEST_UNDER="$(VALGRIND)" $(BIN)/python -m pytest -q --timeout=600 \
+	@mkdir -p $(dir $(VALGRIND))
+	@$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -static -o $(VALGRIND) tests/shim/valgrind_launcher.c \
+	  -DLAUNCHER='"$(VALGRIND)"' -DMEMCHECK='"/usr/libexec/valgrind/memcheck-$(VALGRIND_ARCH)-linux"'
+	@PYTHONMALLOC=malloc KTLS_TEST_UNDER="$(VALGRIND) $(VALGRIND_OPTIONS)" $(BIN)/python -m pytest -q --timeout=600 \
 	  -k "not empty_environment and not two_ld_preloads" tests/shim/test_gate.py tests/shim/test_descriptors.py
-VALGRIND = valgrind -q --trace-children=yes --error-exitcode=99 --suppressions=$(CURDIR)/tests/shim/valgrind.supp
+VALGRIND = $(CURDIR)/build/valgrind/launcher
+VALGRIND_ARCH = $(subst x86_64,amd64,$(shell uname -m))
+VALGRIND_OPTIONS = -q --trace-children=yes --error-exitcode=99 --suppressions=$(CURDIR)/tests/shim/valgrind.supp
 
 # What faces the outside, a minute a target; tools/fuzz has choices. atheris is heavy and only for this.
 fuzz: setup
