@@ -93,7 +93,7 @@ def read_records(paths: Iterable[Path]) -> Records:
     Raises:
         PolicyError: a file cannot be read.
     """
-    found: dict[tuple[object, ...], Record] = {}
+    found: dict[tuple[str, ...], Record] = {}
     unread = 0
     for path in paths:
         for number, line in _lines(path):
@@ -113,7 +113,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise PolicyError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _record(line: bytes, number: int) -> tuple[tuple[object, ...], Record | None] | None:
+def _record(line: bytes, number: int) -> tuple[tuple[str, ...], Record | None] | None:
     """What tells the connection from others, and its record; None for what is no line of an agent.
 
     Numbers of agents and connections come again after a restart, ports on both sides hardly do. There is no record for

@@ -12,7 +12,7 @@ from pathlib import Path
 
 BYTES = 32 << 20
 """Of both files together: some hundred thousand connections."""
-FINAL = frozenset({"clear", "observed", "denied", "failed", "end", "clear-end"})
+KEPT = frozenset({"clear", "observed", "denied", "failed", "end", "clear-end"})
 """Events to be kept: the last word about a connection, and the first about one in clear: it may outlive us."""
 
 
@@ -32,12 +32,12 @@ class Ledger:
         self._fd: int | None = None
 
     def write(self, event: str, line: bytes) -> None:
-        """Keep a line, if it is the last word about a connection.
+        """Keep a line, if it is one of those to be kept.
 
         Raises:
             OSError: it could not be kept.
         """
-        if event not in FINAL:
+        if event not in KEPT:
             return
         fd = self._open(self._path)
         if os.fstat(fd).st_size + len(line) > self._most // 2:

@@ -40,7 +40,7 @@ class Unprotected:
         self._loop, self._report = loop, report
         self._left: OrderedDict[int, _Left] = OrderedDict()
         self._sock: socket | None = None
-        self._settled: Callable[[], None] | None = None
+        self._settling: tuple[Callable[[], None], asyncio.TimerHandle] | None = None
 
     @property
     def waits(self) -> bool:
@@ -70,9 +70,8 @@ class Unprotected:
 
     def settle(self, done: Callable[[], None]) -> None:
         """Call `done` when nothing is waited for any more, within SETTLE seconds."""
-        if self._settled is None:
-            self._settled = done
-            self._loop.call_later(SETTLE, self.close)
+        if self._settling is None:
+            self._settling = done, self._loop.call_later(SETTLE, self.close)
 
     def close(self) -> None:
         """Wait for nothing any more."""
@@ -105,6 +104,7 @@ class Unprotected:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
             self._sock = None
-        if self._settled is not None:
-            done, self._settled = self._settled, None
+        if self._settling is not None:
+            (done, patience), self._settling = self._settling, None
+            patience.cancel()  # it would forget connections of whoever came meanwhile
             self._loop.call_soon(done)

@@ -71,20 +71,6 @@ def test_an_observed_connection_is_told_too(start_agent: StartAgent) -> None:
     assert agent.event("clear-end")["id"] == agent.event("observed")["id"]
 
 
-def test_one_that_stays_clear_after_the_deadline_is_told_too(start_agent: StartAgent) -> None:
-    agent = start_agent("allow_clear_on_timeout = true\nhandshake_timeout = 0.1\n")
-    client, server = tcp_pair()
-    with agent.shim().ask(server, accepted=True) as gated:
-        gated.verdict()
-        assert gated.outcome().outcome is m.Outcome.CLEAR
-        client.sendall(b"hello")
-        assert server.recv(5) == b"hello"
-    client.close()
-    end = agent.event("clear-end")
-    assert end["bytes_in"] in (5, 6)
-    assert end["id"] == agent.event("clear")["id"]
-
-
 def test_the_kernel_is_listened_to_only_while_there_is_such_a_connection(agent: AgentProcess) -> None:
     shim = agent.shim()
     for _ in range(2):

@@ -101,10 +101,10 @@ class Program:
         """
 
         def events() -> list[dict]:
-            return [event for event in self.events() if event["event"] in kinds]
+            found = [event for event in self.events() if event["event"] in kinds]
+            return found if len(found) >= count else []
 
-        until(lambda: len(events()) >= count, f"{count} events of {kinds}; so far {self.events()}")
-        return events()
+        return until(events, f"{count} events of {kinds}; so far {self.events()}")
 
     def stop(self) -> None:
         if self.process.poll() is None:

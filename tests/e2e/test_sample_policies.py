@@ -120,6 +120,7 @@ def test_ftp(covered, write_policy, sample, free_port, tmp_path):
     server = covered([*command, "serve", str(port), str(file), "one"], policy=path, wait_port=port)
     client = covered([*command, "fetch", str(port), "passive", str(file)], policy=path)
     assert client.finish()[:2] == (0, "both whole\n")
+    assert len(server.told(3, "end")) == 3
     for program in (server, client):
         assert [one["rule"][:3] for one in program.told(3, "open")] == ["ftp"] * 3
         assert program.events("clear") == []

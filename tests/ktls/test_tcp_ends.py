@@ -106,7 +106,7 @@ def test_a_flood_of_other_ends_is_survived(ends):
         for _ in range(50):
             with socket.create_connection(listener.getsockname()):
                 listener.accept()[0].close()
-    take_end_messages(ends, 1000)
+    assert len(take_end_messages(ends, 1000)) < 100  # of the hundred
     assert take_end_messages(ends, 1000) == []
 
 
