@@ -239,5 +239,14 @@ class ResourceExhausted(SystemFault):
     errno = _errno.EMFILE
 
 
+class InternalFault(SystemFault):
+    """A mistake of ours: something came that the code did not foresee. It fails closed."""
+
+    reason = "internal"
+    errno = _errno.EPROTO
+    alert = 80  # internal_error
+    default_hint = "this is a bug: please report it, with the traceback in the agent's log"
+
+
 class KernelError(SystemFault):
     """Linux refused a kTLS call. The leaves (ktls/kernel.py) name each errno of setsockopt(SOL_TLS)."""

@@ -8,6 +8,7 @@ Rules:
 1. Edge-triggered: a callback notes what is ready and goes on until EAGAIN, or asks for another turn with `again`.
 2. Sockets are shared with other processes, so closing our descriptor does not take it out of the set: `remove` first.
 3. Fair: `again` puts the caller behind everybody who is ready now.
+4. An edge is told once: a callback that raises costs the others of its turn nothing. The loop is told.
 """
 
 import asyncio
@@ -74,12 +75,20 @@ class Poller:
         """
         waiting = len(self._again)
         for _ in range(waiting):
-            self._again.popleft()()
+            self._call(self._again.popleft())
         for fd, events in self._epoll.poll(0 if waiting else timeout, MAX_EVENTS):
             callback = self._callbacks.get(fd)  # gone when an earlier callback of this round removed it
             if callback is not None:
-                callback(events)
+                self._call(callback, events)
         return bool(self._again)
+
+    def _call(self, callback: Callable[..., None], *arguments: int) -> None:
+        try:
+            callback(*arguments)
+        except Exception as error:  # whoever called `add` has seen to its own end
+            if self._loop is None:
+                raise
+            self._loop.call_exception_handler({"message": "a turn ended badly", "exception": error})
 
     def close(self) -> None:
         """Leave the loop and drop the set. Watched descriptors stay open: they are their owners'."""

@@ -19,7 +19,7 @@ from contextlib import suppress
 from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RD, SHUT_RDWR, SHUT_WR, TCP_SYNCNT, socket
 
 from ktls.closing import aborts, close_tcp, hung_up, reset_when_out, shut
-from ktls.errors import KtlsError, PeerClosed, ProtocolError, Truncated
+from ktls.errors import InternalFault, KtlsError, PeerClosed, ProtocolError, Truncated
 from ktls.poller import END, GONE, IN, OUT, Poller
 from ktls.relay import CHUNK, HELD_PAUSE, Mark, RelayCore, RelayEnd, Way
 
@@ -137,6 +137,15 @@ class Pump:
         self._pump()
 
     def _pump(self) -> None:
+        try:
+            self._move()
+        except Exception as error:  # the boundary is total: what was not foreseen ends the connection, and is told
+            self._error = InternalFault(f"{type(error).__name__} in the relay")
+            if not self._closed:
+                self._finish()
+            raise
+
+    def _move(self) -> None:
         for _ in range(ROUNDS):
             if self._closed or not (self._move_out() | self._move_in()):
                 break

@@ -22,6 +22,8 @@ HELD_PAUSE = 2 * CHUNK
 """Above this much unsent towards the peer its records are not read: a flood of KeyUpdates cannot fill our memory."""
 RECORD = 16384
 """Clear text of the longest record (RFC 8446 section 5.1)."""
+PIECES = 1024
+"""What one sendmsg() takes (UIO_MAXIOV, include/uapi/linux/uio.h); a chunk can hold more records, of a byte each."""
 
 
 class Mark(IntEnum):
@@ -110,7 +112,7 @@ class RelayCore:
         return self.pending()
 
     def open(self, records: memoryview) -> list[bytes]:
-        """Return the clear text of the whole records among what has come so far.
+        """Return the clear text of the whole records among what has come so far, in at most PIECES pieces.
 
         Sets `ended` at close_notify, and `broken` at a broken record or a fatal alert.
         """
@@ -131,7 +133,7 @@ class RelayCore:
             alerted = connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN  # so OpenSSL notes fatal alerts too
             failure = PeerAlert if alerted else ProtocolError
             self.broken = failure(f"the peer's stream broke off: {error!r}")
-        return clear
+        return clear if len(clear) <= PIECES else [b"".join(clear)]
 
     def update_keys(self) -> bytes:
         """Return a KeyUpdate that asks for the peer's; nothing where the session has none."""

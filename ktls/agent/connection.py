@@ -10,7 +10,6 @@ Rules:
 import asyncio
 import contextlib
 import time
-from errno import EPROTO
 from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ from ktls.agent.shared import Shared
 from ktls.agent.wire import Wire
 from ktls.ciphers import Role
 from ktls.closing import aborts, close_tcp, shut, stands
-from ktls.errors import AgentProtocolError, AlreadyTls, Denied, HandshakeTimeout, KtlsError
+from ktls.errors import AgentProtocolError, AlreadyTls, Denied, HandshakeTimeout, InternalFault, KtlsError
 from ktls.handshake import Handshake
 from offload.engine import Engine
 from policy.model import Action, Verdict
@@ -169,7 +168,7 @@ class Connection:
             return
         except Exception as error:  # the boundary is total: whatever was not foreseen fails closed, and is told
             self._shared.loop.call_exception_handler({"message": "a handshake ended badly", "exception": error})
-            await self._fail(wire, Failure("internal", EPROTO, f"{type(error).__name__} in the agent"))
+            await self._fail(wire, Failure.of(InternalFault(f"{type(error).__name__} in the agent")))
             return
         if self._session is None:
             self._stay_clear()

@@ -101,6 +101,32 @@ def test_who_wants_another_turn_gets_it_after_those_who_are_ready(
     assert told == ["greedy", "ready", "greedy", "greedy"]
 
 
+async def test_a_callback_that_raises_costs_the_others_of_its_turn_nothing(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """Edges are told once: what is not passed on in its turn would be lost, and a connection of another hang."""
+    loop = asyncio.get_running_loop()
+    failed: list[Exception] = []
+    loop.set_exception_handler(lambda _, context: failed.append(context["exception"]))
+    poller = Poller(loop)
+    called: list[int] = []
+    done = asyncio.Event()
+
+    def stumble(fd: int) -> None:
+        called.append(fd)
+        if len(called) == 3:
+            done.set()
+        raise ZeroDivisionError
+
+    poller.add(pair[0].fileno(), OUT, lambda _: stumble(0))
+    poller.add(pair[1].fileno(), OUT, lambda _: stumble(1))
+    poller.again(lambda: stumble(2))
+    await asyncio.wait_for(done.wait(), 10)
+    assert sorted(called) == [0, 1, 2]
+    assert [type(error) for error in failed] == [ZeroDivisionError] * 3
+    poller.close()
+
+
 async def test_in_a_loop_it_turns_by_itself(pair: tuple[socket.socket, socket.socket]) -> None:
     poller = Poller(asyncio.get_running_loop())
     done: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -15,7 +15,7 @@ import pytest
 import trustme
 from OpenSSL import SSL
 
-from ktls.errors import PeerClosed, ProtocolError, Truncated
+from ktls.errors import InternalFault, PeerClosed, ProtocolError, Truncated
 from ktls.relay import MAX_HELD, Mark
 from tests.ktls.relay_peer import Loop, OtherEnd, Relayed, exactly, flush, handshake, in_thread
 
@@ -280,6 +280,41 @@ def test_many_small_writes_become_few_records(connect: Connect) -> None:
     pieces = list(iter(peer.receive, b""))
     assert b"".join(pieces) == b"x" * 2000
     assert len(pieces) < 1500
+
+
+def test_more_records_in_one_read_than_one_sendmsg_takes_all_arrive(connect: Connect) -> None:
+    """Records of one byte each: a peer that writes so, or means harm. 2,840 of them are one chunk."""
+    a, _, peer = connect(pyopenssl=True)
+    data = bytes(range(256)) * 20
+    for at in range(len(data)):
+        peer.connection.sendall(data[at : at + 1])
+    records = b"".join(iter(lambda: read_some(peer.connection), b""))
+    peer.sock.sendall(records)
+    assert exactly(a, len(data)) == data
+
+
+def read_some(connection: SSL.Connection) -> bytes:
+    try:
+        return connection.bio_read(65536)
+    except SSL.WantReadError:
+        return b""
+
+
+def test_a_mistake_of_ours_ends_the_connection_as_cut_off_and_no_other(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, loop: Loop
+) -> None:
+    told: list[dict[str, Any]] = []
+    loop.loop.set_exception_handler(lambda _, context: told.append(context))
+    a, relayed, peer = connect(pyopenssl=True)
+    b, _, other = connect(pyopenssl=True)
+    monkeypatch.setattr(relayed.pump, "_move_in", lambda: 1 / 0)
+    peer.send(b"what makes us stumble")
+    assert receive_to_end(a) == b""  # and R has no mark: the shim says ECONNRESET
+    assert isinstance(relayed.end().error, InternalFault)
+    assert isinstance(told[0]["exception"], ZeroDivisionError)
+    other.send(b"untouched")
+    assert exactly(b, 9) == b"untouched"
+    loop.loop.set_exception_handler(None)
 
 
 def test_after_an_end_of_file_without_close_notify_the_program_may_still_write(connect: Connect) -> None:
