@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.row import Row, load_rows
 from tests.contract.table import PAGE, render
-from tests.e2e.harness import fork_agent
+from tests.e2e.harness import check_log, fork_agent
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = load_rows()
@@ -82,6 +82,7 @@ def seen(tmp_path_factory, tls_files, engine):
             words = [sys.executable, "-m", "ktls", "run", "--", *words]
         result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         sys.stderr.write(result.stderr[-4000:])
+        check_log(folder / "agent.log")
         lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
         return {line["row"]: line for line in lines}
 

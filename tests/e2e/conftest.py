@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.e2e.harness import PROGRAMS, SETTINGS, Program, as_words, can_rekey, fork_agent, listens, until
+from tests.e2e.harness import PROGRAMS, SETTINGS, Program, as_words, can_rekey, check_log, fork_agent, listens, until
 from tests.e2e.peer import OPENED
 
 FOLDER = Path(__file__).parent
@@ -88,6 +88,8 @@ def covered(tmp_path: Path, engine: str) -> Iterator[Callable[..., Program]]:
     for program in programs:
         with contextlib.suppress(ProcessLookupError):
             program.stop()
+    for program in programs:
+        check_log(program.log)
 
 
 @pytest.fixture

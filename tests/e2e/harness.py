@@ -119,6 +119,12 @@ class Program:
                 pipe.close()
 
 
+def check_log(log: Path) -> None:
+    """Fail when an agent stumbled over a mistake of ours: its test may pass all the same, or fail for no visible reason."""
+    text = log.read_text() if log.exists() else ""
+    assert "Traceback" not in text, text[max(0, text.index("Traceback") - 300) :]
+
+
 SETTINGS = ("inbound", "outbound", "cert", "key", "ca", "policy")
 
 

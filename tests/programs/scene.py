@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import TlsFiles
-from tests.e2e.harness import PATIENCE, Program, fork_agent, listens, sockets, until
+from tests.e2e.harness import PATIENCE, Program, check_log, fork_agent, listens, sockets, until
 from tests.e2e.peer import OPENED
 from tests.programs.results import Results
 
@@ -229,6 +229,8 @@ class Scene:
 
     def check(self) -> None:
         """After `stop`: what the agents say about the connections."""
+        for program in self.programs:
+            check_log(program.log)
         for agent in self.agents:
             agent.check(self.engine)
 
