@@ -120,7 +120,7 @@ class Program:
 
 
 def check_log(log: Path) -> None:
-    """Fail when an agent stumbled over a mistake of ours: a test may pass all the same, or fail for no visible reason."""
+    """Fail when an agent stumbled over a mistake of ours: a test can pass all the same, or fail for no clear reason."""
     text = log.read_text() if log.exists() else ""
     assert "Traceback" not in text, text[max(0, text.index("Traceback") - 300) :]
 
