@@ -121,12 +121,18 @@ def exactly(sock: socket.socket, count: int) -> bytes:
     return data
 
 
-def flush(connection: SSL.Connection, sock: socket.socket) -> None:
+def sealed(connection: SSL.Connection) -> bytes:
+    """The records that the connection has made so far and nobody has taken."""
+    data = b""
     while True:
         try:
-            sock.sendall(connection.bio_read(65536))
+            data += connection.bio_read(65536)
         except SSL.WantReadError:
-            return
+            return data
+
+
+def flush(connection: SSL.Connection, sock: socket.socket) -> None:
+    sock.sendall(sealed(connection))
 
 
 class OtherEnd:

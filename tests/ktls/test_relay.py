@@ -1,6 +1,7 @@
 """The relay engine between a real socket pair and a real TLS peer over real TCP."""
 
 import hashlib
+import itertools
 import os
 import socket
 import ssl
@@ -9,15 +10,18 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from ktls.errors import InternalFault, PeerClosed, ProtocolError, Truncated
 from ktls.relay import MAX_HELD, Mark
-from tests.ktls.relay_peer import Loop, OtherEnd, Relayed, exactly, flush, handshake, in_thread
+from tests.ktls.relay_peer import Loop, OtherEnd, Relayed, exactly, flush, handshake, in_thread, sealed
 
 Connect = Callable[..., tuple[socket.socket, Relayed, Any]]
 VERSIONS = {"1.2": (SSL.TLS1_2_VERSION, ssl.TLSVersion.TLSv1_2), "1.3": (SSL.TLS1_3_VERSION, ssl.TLSVersion.TLSv1_3)}
@@ -270,16 +274,21 @@ def test_a_reader_who_does_not_read_holds_up_the_writer_and_not_memory(connect: 
     assert max(relayed.pump.most) <= MAX_HELD
 
 
-def test_many_small_writes_become_few_records(connect: Connect) -> None:
+def test_small_writes_that_wait_become_one_record(connect: Connect, loop: Loop) -> None:
     a, _, peer = connect(pyopenssl=True)
-    a.sendall(b"go")  # from here on the loop is busy or not; what matters is that bytes are not records
-    assert peer.receive() == b"go"
-    for _ in range(2000):
+    busy, written = threading.Event(), threading.Event()
+
+    def see_to_others() -> None:
+        busy.set()
+        written.wait(20)
+
+    loop.loop.call_soon_threadsafe(see_to_others)
+    busy.wait(20)
+    for _ in range(50):  # a Unix socket is writable up to a quarter of its buffer, and a byte takes 768
         a.send(b"x")
+    written.set()
     a.shutdown(socket.SHUT_WR)
-    pieces = list(iter(peer.receive, b""))
-    assert b"".join(pieces) == b"x" * 2000
-    assert len(pieces) < 1500
+    assert list(iter(peer.receive, b"")) == [b"x" * 50]
 
 
 def test_more_records_in_one_read_than_one_sendmsg_takes_all_arrive(connect: Connect) -> None:
@@ -288,16 +297,28 @@ def test_more_records_in_one_read_than_one_sendmsg_takes_all_arrive(connect: Con
     data = bytes(range(256)) * 20
     for at in range(len(data)):
         peer.connection.sendall(data[at : at + 1])
-    records = b"".join(iter(lambda: read_some(peer.connection), b""))
-    peer.sock.sendall(records)
+    flush(peer.connection, peer.sock)
     assert exactly(a, len(data)) == data
 
 
-def read_some(connection: SSL.Connection) -> bytes:
-    try:
-        return connection.bio_read(65536)
-    except SSL.WantReadError:
-        return b""
+@pytest.mark.parametrize("version", VERSIONS)
+def test_records_of_any_sizes_cut_anywhere_arrive_whole(connect: Connect, version: str) -> None:
+    a, _, peer = connect(version, pyopenssl=True)
+    runs = st.tuples(st.one_of(st.just(1), st.integers(1, 40), st.integers(1, 16384)), st.integers(1, 1500))
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(runs, min_size=1, max_size=4), st.integers(100, 1 << 17), st.randoms(use_true_random=False))
+    def arrive(several: list[tuple[int, int]], cut: int, random: Random) -> None:
+        sizes = [size for size, count in several for _ in range(min(count, 400_000 // size))]
+        data = random.randbytes(sum(sizes))
+        for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
+            peer.connection.sendall(data[end - size : end])
+        records = sealed(peer.connection)
+        sent = in_thread(lambda: [peer.sock.sendall(records[at : at + cut]) for at in range(0, len(records), cut)])
+        assert exactly(a, len(data)) == data
+        sent()
+
+    arrive()
 
 
 def test_a_mistake_of_ours_ends_the_connection_as_cut_off_and_no_other(
