@@ -17,6 +17,7 @@ from asyncio import TimerHandle
 from collections.abc import Callable
 from contextlib import suppress
 from socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RD, SHUT_RDWR, SHUT_WR, TCP_SYNCNT, socket
+from typing import Concatenate, ParamSpec
 
 from ktls.closing import aborts, close_tcp, hung_up, reset_when_out, shut
 from ktls.errors import InternalFault, KtlsError, PeerClosed, ProtocolError, Truncated
@@ -30,6 +31,20 @@ LINGER = 5.0
 
 _FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 _NOTHING = memoryview(b"")
+_P = ParamSpec("_P")
+
+
+def _entry(turn: Callable[Concatenate["Pump", _P], None]) -> Callable[Concatenate["Pump", _P], None]:
+    """The boundary is total: what nobody foresaw ends the connection as cut off, and goes on to whoever tells of it."""
+
+    def guarded(pump: "Pump", /, *arguments: _P.args, **named: _P.kwargs) -> None:
+        try:
+            turn(pump, *arguments, **named)
+        except Exception as error:
+            pump.fail(InternalFault(f"{type(error).__name__} in the relay"))
+            raise
+
+    return guarded
 
 
 class Pump:
@@ -82,6 +97,7 @@ class Pump:
         """Bytes held now: towards the peer, towards the program."""
         return len(self._to_peer), len(self._to_program)
 
+    @_entry
     def start(self) -> None:
         """Begin to pump. What OpenSSL already holds goes first."""
         self._poller.add(self._inside.fileno(), IN | END, self._on_inside)
@@ -104,6 +120,12 @@ class Pump:
             self._on_inside(IN | END)
             self._call_later(LINGER, lambda: self.stop(Mark.CLEAN))
 
+    def fail(self, error: KtlsError) -> None:
+        """End it at once; neither end is told that this is a good one."""
+        self._error = error
+        if not self._closed:
+            self._finish()
+
     def update_keys(self) -> None:
         """Go on under new keys, where the session can."""
         if self._out is Way.OPEN:
@@ -111,6 +133,7 @@ class Pump:
 
     # --- turns ---------------------------------------------------------------------------------------------------
 
+    @_entry
     def _on_inside(self, events: int) -> None:
         if events & (IN | END | GONE):
             self._inside_readable = True
@@ -125,6 +148,7 @@ class Pump:
             self._linger(self.bytes_out - len(self._to_peer))
         self._pump()
 
+    @_entry
     def _on_outside(self, events: int) -> None:
         if events & (IN | END | GONE):
             self._outside_readable = True
@@ -132,20 +156,12 @@ class Pump:
         self._outside_writable |= bool(events & (OUT | GONE))
         self._pump()
 
+    @_entry
     def _again(self) -> None:
         self._queued = False
         self._pump()
 
     def _pump(self) -> None:
-        try:
-            self._move()
-        except Exception as error:  # the boundary is total: what was not foreseen ends the connection, and is told
-            self._error = InternalFault(f"{type(error).__name__} in the relay")
-            if not self._closed:
-                self._finish()
-            raise
-
-    def _move(self) -> None:
         for _ in range(ROUNDS):
             if self._closed or not (self._move_out() | self._move_in()):
                 break
@@ -348,8 +364,10 @@ class Pump:
             self._lingering.cancel()  # it would keep all of this, the session included, in memory
         self._poller.remove(self._inside.fileno())
         self._poller.remove(self._outside.fileno())
-        if not (self._program_gone and aborts(self._outside)):
-            shut(self._outside, SHUT_RDWR)  # the program's hidden copy would keep the connection up
-        self._inside.close()
-        close_tcp(self._outside)
-        self._finished(RelayEnd(self._error, self.bytes_in, self.bytes_out))
+        try:
+            if not (self._program_gone and aborts(self._outside)):
+                shut(self._outside, SHUT_RDWR)  # the program's hidden copy would keep the connection up
+            self._inside.close()
+            close_tcp(self._outside)
+        finally:  # whoever waits for the end would wait for ever
+            self._finished(RelayEnd(self._error, self.bytes_in, self.bytes_out))

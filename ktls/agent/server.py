@@ -195,8 +195,8 @@ class Server:
         if connection.decide():
             task = self._shared.loop.create_task(connection.run())
             self._connections[task] = connection
-            self._memory.note(len(self._connections))
             task.add_done_callback(self._ended)
+            self._memory.note(len(self._connections))
         return True
 
     def _understand(self, message: _Message) -> Asked | None:
@@ -229,10 +229,10 @@ class Server:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         del self._connections[task]
-        self._memory.note(len(self._connections))
         if not task.cancelled() and (error := task.exception()) is not None:
             self._shared.loop.call_exception_handler({"message": "a connection ended badly", "exception": error})
         self._look_idle()
+        self._memory.note(len(self._connections))
 
     def _look_idle(self) -> None:
         if not self._exit_when_idle or self._channels or self._connections:

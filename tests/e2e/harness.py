@@ -66,6 +66,7 @@ class Program:
 
     arguments: list[str]
     log: Path
+    stumbles: bool = False
     process: subprocess.Popen[str] = field(init=False)
 
     def start(self, **options: object) -> "Program":

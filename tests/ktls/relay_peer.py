@@ -19,8 +19,8 @@ class WatchedPump(Pump):
 
     most = (0, 0)
 
-    def _move(self) -> None:
-        super()._move()
+    def _pump(self) -> None:
+        super()._pump()
         self.most = (max(self.most[0], self.held[0]), max(self.most[1], self.held[1]))
 
 
