@@ -117,6 +117,9 @@ class Connection:
             await self._live(wire)
         except asyncio.CancelledError:
             self._report("end" if self._opened else "failed", self._why_cancelled())
+        except Exception:  # not foreseen: cut it off, as nobody would follow the peer's keys or say how it ended
+            self._opened = False
+            raise
         finally:
             self._gate.unwatch()
             wire.release()
