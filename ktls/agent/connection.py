@@ -27,7 +27,7 @@ from ktls.agent.shared import Shared
 from ktls.agent.wire import Wire
 from ktls.ciphers import Role
 from ktls.closing import aborts, close_tcp, shut, stands
-from ktls.errors import AgentProtocolError, AlreadyTls, Denied, HandshakeTimeout, InternalFault, KtlsError
+from ktls.errors import AgentProtocolError, AlreadyTls, Denied, HandshakeTimeout, KtlsError
 from ktls.handshake import Handshake
 from offload.engine import Engine
 from policy.model import Action, Verdict
@@ -117,8 +117,9 @@ class Connection:
             await self._live(wire)
         except asyncio.CancelledError:
             self._report("end" if self._opened else "failed", self._why_cancelled())
-        except Exception:  # not foreseen: cut it off, as nobody would follow the peer's keys or say how it ended
-            self._opened = False
+        except Exception as error:  # not foreseen: cut it off, as nobody would follow the peer's keys or end it
+            opened, self._opened = self._opened, False
+            self._report("end" if opened else "failed", Failure.internal(error))
             raise
         finally:
             self._gate.unwatch()
@@ -171,7 +172,7 @@ class Connection:
             return
         except Exception as error:  # the boundary is total: whatever was not foreseen fails closed, and is told
             self._shared.loop.call_exception_handler({"message": "a handshake ended badly", "exception": error})
-            await self._fail(wire, Failure.of(InternalFault(f"{type(error).__name__} in the agent")))
+            await self._fail(wire, Failure.internal(error))
             return
         if self._session is None:
             self._stay_clear()

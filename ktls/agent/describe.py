@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
-from ktls.errors import KtlsError
+from ktls.errors import InternalFault, KtlsError
 from ktls.session import Session
 
 MAX_SANS = 20
@@ -33,6 +33,11 @@ class Failure:
     def of(cls, error: KtlsError) -> "Failure":
         """Tell of one of our own errors."""
         return cls(error.reason, error.errno, error.message, error.hint)
+
+    @classmethod
+    def internal(cls, error: Exception) -> "Failure":
+        """Tell of one that nobody foresaw, by its kind: what it says might be a secret."""
+        return cls.of(InternalFault(f"{type(error).__name__} in the agent"))
 
     @classmethod
     def tcp(cls, number: int) -> "Failure":

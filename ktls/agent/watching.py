@@ -17,7 +17,7 @@ from ktls.agent.describe import Failure
 from ktls.agent.report import Report
 from ktls.agent.swap import Swap, keyrings_of
 from ktls.contents import content_hash, files_of, places, signature
-from ktls.errors import InternalFault, KtlsError, PolicyError
+from ktls.errors import KtlsError, PolicyError
 from ktls.keyring import Keyring
 from policy.document import read_file
 from policy.load import content_of, load
@@ -196,7 +196,7 @@ class Watcher:
             watched.failed = Failure.of(error)
         except Exception as error:  # the boundary is total: whatever was not foreseen is told, and the old one stays
             _log.exception("%s could not be read", watched.title)
-            watched.failed = Failure.of(InternalFault(f"{type(error).__name__} in the agent"))
+            watched.failed = Failure.internal(error)
         else:
             self._is_right(watched)
             return

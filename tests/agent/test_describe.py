@@ -37,3 +37,8 @@ def test_a_failure_carries_errno_by_number_and_name() -> None:
     facts = Failure.of(NameMismatch("certificate is for a.example, not b.example")).facts()
     assert (facts["error"], facts["errno"], facts["errno_name"]) == ("name-mismatch", 129, "EKEYREJECTED")
     assert Failure.tcp(111).facts()["errno_name"] == "ECONNREFUSED"
+
+
+def test_of_what_nobody_foresaw_only_its_kind_is_told() -> None:
+    facts = Failure.internal(ValueError("the key is 0123456789abcdef")).facts()
+    assert (facts["error"], facts["errno_name"], facts["message"]) == ("internal", "EPROTO", "ValueError in the agent")

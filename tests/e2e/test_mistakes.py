@@ -52,6 +52,7 @@ RELAY = [
     (RelayLine, "serve"),
 ]
 KERNEL = [(KernelLine, "__init__"), (KernelLine, "serve"), (Leash, "run"), (Leash, "_until_gone")]
+UNTOLD = [(Connection, "decide"), (Gate, "answer"), (Report, "write")]  # nothing is known yet, or nobody tells
 CLEAR = b"what nobody may read on the wire"
 CLIENT = f"""
 import errno, os, socket, sys, time
@@ -136,6 +137,8 @@ def test_the_agent_stumbles_over_one_connection_only_and_the_program_is_told(
     assert server.clear == []
     assert program.log.read_text().count("Stumbled: over it") == 1
     until(lambda: not Path(agent).exists(), "the agent's end")
+    if where not in UNTOLD:
+        assert [event["error"] for event in program.events() if event.get("error")] == ["internal"]
 
 
 class Stumbled(Exception):
