@@ -8,7 +8,7 @@ import pytest
 
 from ktls import probe as module
 from ktls.ciphers import SUITES, Version, by_iana
-from ktls.kernel_errors import UlpUnavailable
+from ktls.kernel_errors import KeysRefused, UlpUnavailable
 from ktls.probe import Capabilities, probe
 
 GCM, CHACHA = by_iana("TLS_AES_128_GCM_SHA256"), by_iana("TLS_CHACHA20_POLY1305_SHA256")
@@ -63,6 +63,18 @@ def test_the_reason_says_what_the_kernel_said(monkeypatch):
     monkeypatch.setattr(module, "attach", attach)
     assert "ENOENT" in probe().reason
     assert "modprobe tls" in probe().hint
+
+
+def test_a_kernel_that_fails_half_way_has_nothing(monkeypatch):
+    """An agent asks once: an error instead of an answer would end every connection that it ever has."""
+
+    def fail(loopback, suites):
+        raise KeysRefused("TLS_TX: ENOMEM")
+
+    monkeypatch.setattr(module, "attach", lambda sock: None)
+    monkeypatch.setattr(module, "_ciphers", lambda loopback: (EVERYTHING.tx_ciphers, EVERYTHING.tx_ciphers))
+    monkeypatch.setattr(module, "_can_rekey", fail)
+    assert probe() == Capabilities(reason="no kTLS: TLS_TX: ENOMEM", hint=KeysRefused.default_hint)
 
 
 def test_a_connection_of_somebody_else_is_not_taken_for_ours():
