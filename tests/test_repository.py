@@ -22,7 +22,6 @@ UNTESTED = {
     "ktls/agent/handshaking.py",
     "ktls/agent/installing.py",
     "ktls/agent/main.py",
-    "ktls/agent/shared.py",
     "ktls/agent/wire.py",
     "ktls/pump.py",
 }

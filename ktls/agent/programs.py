@@ -9,11 +9,14 @@ import os
 import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
+from errno import EMFILE, ENFILE, ENOMEM
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+EXHAUSTED = (EMFILE, ENFILE, ENOMEM)
+"""Errnos of an open() that say nothing about what was to be opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,21 @@ def holders(inodes: frozenset[int], *, most: int = 100_000) -> frozenset[int]:
         most: descriptors looked at before giving up.
 
     Returns:
-        Those that are held. All of them when the bound was reached: never premature beats always sent.
+        Those that are held. All of them when the bound was reached, or nothing can be opened any more: never premature
+        beats always sent.
+
+    Raises:
+        OSError: there is no /proc.
     """
+    try:
+        return _find_holders(inodes, most)
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
+            raise
+        return inodes
+
+
+def _find_holders(inodes: frozenset[int], most: int) -> frozenset[int]:
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: set[int] = set()
     for name in os.listdir("/proc"):  # noqa: PTH208 - a hundred thousand Path objects are slow
@@ -141,8 +157,10 @@ def holders(inodes: frozenset[int], *, most: int = 100_000) -> frozenset[int]:
             continue
         try:
             numbers = os.listdir(f"/proc/{name}/fd")  # noqa: PTH208
-        except OSError:  # gone, or somebody else's
-            continue
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
+            continue  # gone, or somebody else's
         most -= len(numbers)
         if most < 0:
             return inodes

@@ -83,9 +83,14 @@ class Shared:
         while self._asked:
             asked, self._asked = self._asked, {}
             inodes = frozenset(asked)
-            found = await self.loop.run_in_executor(self._scanner, holders, inodes)
-            for inode, answer in asked.items():
-                answer.set_result(inode in found)
+            try:
+                found = await self.loop.run_in_executor(self._scanner, holders, inodes)
+            except Exception as error:  # everybody's: without an answer they would wait for ever
+                for answer in asked.values():
+                    answer.set_exception(error)
+            else:
+                for inode, answer in asked.items():
+                    answer.set_result(inode in found)
 
     def close(self) -> None:
         """Let go of everything. No connection may be left."""

@@ -1,5 +1,6 @@
 """What is known of the sender of a request, and who else holds a socket."""
 
+import errno
 import grp
 import os
 import pwd
@@ -7,6 +8,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from ktls.agent.programs import holders, program_of
 
@@ -49,3 +52,19 @@ def test_a_socket_is_held_while_another_process_has_it() -> None:
 def test_beyond_the_bound_everything_counts_as_held() -> None:
     """A premature close_notify cuts a live connection; a late one costs nothing."""
     assert holders(frozenset({1, 2}), most=0) == {1, 2}
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("where", ["/proc", f"/proc/{os.getppid()}/fd"])
+def test_when_nothing_more_can_be_opened_everything_counts_as_held(
+    number: int, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.listdir
+
+    def exhausted(path: str) -> list[str]:
+        if path == where:
+            raise OSError(number, os.strerror(number))
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", exhausted)
+    assert holders(frozenset({1, 2})) == {1, 2}

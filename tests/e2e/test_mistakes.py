@@ -84,12 +84,21 @@ class EchoServer:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.clear: list[bytes] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.threads = [threading.Thread(target=self._accept, daemon=True)]
+        self.threads[0].start()
+
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)  # else accept() goes on, with whoever gets the number next
+        self.listener.close()
+        for thread in self.threads:
+            thread.join(PATIENCE)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                threading.Thread(target=self._echo, args=(self.listener.accept()[0],), daemon=True).start()
+                sock, _ = self.listener.accept()
+                self.threads.append(threading.Thread(target=self._echo, args=(sock,), daemon=True))
+                self.threads[-1].start()
 
     def _echo(self, sock: socket.socket) -> None:
         with sock, contextlib.suppress(OSError):
@@ -108,7 +117,7 @@ def server(tls_files: Any) -> Iterator[EchoServer]:
     context.load_cert_chain(tls_files.cert, tls_files.key)
     running = EchoServer(context)
     yield running
-    running.listener.close()
+    running.close()
 
 
 def of_this_run(where: tuple[type, str], engine: str) -> bool:

@@ -107,6 +107,7 @@ class ScriptedAgent:
         return request
 
     def stop(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)  # else accept() goes on, with whoever gets the number next
         self.listener.close()
         for request in self.open:
             request.close()
