@@ -4,6 +4,7 @@ With outcome K and no keys the descriptor becomes the plain TCP socket again: wh
 """
 
 import array
+import contextlib
 import os
 import queue
 import resource
@@ -107,7 +108,8 @@ class ScriptedAgent:
         return request
 
     def stop(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)  # else accept() goes on, with whoever gets the number next
+        with contextlib.suppress(OSError):  # stopped before
+            self.listener.shutdown(socket.SHUT_RDWR)  # else accept() goes on, with whoever gets the number next
         self.listener.close()
         for request in self.open:
             request.close()
