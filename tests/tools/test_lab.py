@@ -23,7 +23,8 @@ from tools.labkernels.job import Job, guest_environment, guest_order
 PROJECT = Path(__file__).resolve().parents[2]
 LAB = PROJECT / "tools/lab"
 PYTHON = PROJECT / ".venv/bin/python"
-BOOT = 60  # seconds: what no boot takes; only a bound
+BOOT = 150  # seconds: what no boot takes, not even beside others on few processors; only a bound
+pytestmark = pytest.mark.timeout(3 * BOOT)
 
 
 def job(command=("true",), directory=Path("/srv"), **settings) -> Job:
