@@ -5,6 +5,8 @@ import hashlib
 import selectors
 import socket
 import ssl
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 SILENCE = 60.0  # seconds without a byte until a transfer is given up
@@ -42,6 +44,29 @@ def _with(context: ssl.SSLContext, options: dict[str, object]) -> ssl.SSLContext
     for name, value in options.items():
         setattr(context, name, value)
     return context
+
+
+@contextlib.contextmanager
+def server(behave: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A listener whose connections are handed to `behave(sock)` on threads; yields the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def loop() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = listener.accept()
+                    threading.Thread(target=_quietly, args=(behave, sock), daemon=True).start()
+
+        threading.Thread(target=loop, daemon=True).start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)  # else accept() goes on, with whoever gets the number next
+
+
+def _quietly(behave: Callable[[socket.socket], None], sock: socket.socket) -> None:
+    with sock, contextlib.suppress(OSError, ssl.SSLError):
+        behave(sock)
 
 
 OPENED: list[socket.socket] = []

@@ -9,14 +9,13 @@ import ssl
 import struct
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 import trustme
 
 from tests.e2e.harness import PATIENCE, sockets, until
-from tests.e2e.peer import TlsPeer, client_context, server_context, stream_digest
+from tests.e2e.peer import TlsPeer, client_context, server, server_context, stream_digest
 
 MODES = ["blocking", "nonblocking"]
 
@@ -25,27 +24,6 @@ def silent(sock: socket.socket) -> None:
     """Read, and never answer."""
     while sock.recv(100000):
         pass
-
-
-@contextlib.contextmanager
-def server(behave):
-    """A listener whose connections are handed to `behave(sock)` on threads; yields the port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def loop() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    sock, _ = listener.accept()
-                    threading.Thread(target=quietly, args=(behave, sock), daemon=True).start()
-
-        threading.Thread(target=loop, daemon=True).start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-
-
-def quietly(behave, sock: socket.socket) -> None:
-    with sock, contextlib.suppress(OSError, ssl.SSLError):
-        behave(sock)
 
 
 def tls(context: ssl.SSLContext):

@@ -4,14 +4,12 @@ Each of these functions of the agent raises what nobody foresaw, once. The agent
 patched here is patched there.
 """
 
-import contextlib
 import itertools
 import os
 import socket
 import ssl
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from ktls.handshake import Handshake
 from ktls.pump import Pump
 from ktls.relay import RelayCore
 from tests.e2e.harness import PATIENCE, until
+from tests.e2e.peer import TlsPeer, server, server_context
 
 EITHER = [
     (Connection, "decide"),
@@ -78,69 +77,38 @@ print(os.environ["KTLS_AGENT"], talk(lambda: time.monotonic() > end), talk(lambd
 """
 
 
-class EchoServer:
+def echo(context: ssl.SSLContext, clear: list[bytes]) -> Callable[[socket.socket], None]:
     """A TLS peer that keeps what came outside TLS."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self.context = context
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.clear: list[bytes] = []
-        self.threads = [threading.Thread(target=self._accept, daemon=True)]
-        self.threads[0].start()
+    def behave(sock: socket.socket) -> None:
+        sock.settimeout(PATIENCE)
+        first = sock.recv(100, socket.MSG_PEEK)
+        if first and first[0] != 22:  # no handshake record
+            clear.append(first)
+        peer = TlsPeer(sock, context, server_side=True).handshake()
+        while data := peer.receive():
+            peer.send(data)
 
-    def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)  # else accept() goes on, with whoever gets the number next
-        self.listener.close()
-        for thread in self.threads:
-            thread.join(PATIENCE)
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self.listener.accept()
-                self.threads.append(threading.Thread(target=self._echo, args=(sock,), daemon=True))
-                self.threads[-1].start()
-
-    def _echo(self, sock: socket.socket) -> None:
-        with sock, contextlib.suppress(OSError):
-            sock.settimeout(PATIENCE)
-            first = sock.recv(100, socket.MSG_PEEK)
-            if first and first[0] != 22:  # no handshake record
-                self.clear.append(first)
-            with self.context.wrap_socket(sock, server_side=True) as tls:
-                while data := tls.recv(100):
-                    tls.sendall(data)
-
-
-@pytest.fixture
-def server(tls_files: Any) -> Iterator[EchoServer]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tls_files.cert, tls_files.key)
-    running = EchoServer(context)
-    yield running
-    running.close()
+    return behave
 
 
 @pytest.mark.parametrize("where", [*EITHER, *OWN], ids=lambda where: f"{where[0].__name__}.{where[1]}")
 def test_the_agent_stumbles_over_one_connection_only_and_the_program_is_told(
-    where: tuple[type, str],
-    covered: Any,
-    server: EchoServer,
-    tls_files: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    where: tuple[type, str], covered: Any, tls_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stumble_once(monkeypatch, *where)
-    command = [sys.executable, "-c", CLIENT, str(server.port)]
-    program = covered(command, outbound=[server.port], ca=tls_files.ca, stumbles=True)
-    status, out, err = program.finish()
-    agent, first, second = out.splitlines()
+    clear: list[bytes] = []
+    with server(echo(server_context(str(tls_files.cert), str(tls_files.key)), clear)) as port:
+        command = [sys.executable, "-c", CLIENT, str(port)]
+        program = covered(command, outbound=[port], ca=tls_files.ca, stumbles=True)
+        status, out, err = program.finish()
+        agent, first, second = out.splitlines()
+        until(lambda: not Path(agent).exists(), "the agent's end")
     assert (status, err) == (0, "")
     assert first in ("ECONNREFUSED", "EPROTO", "ECONNRESET", "EPIPE")
     assert second == "goes on"
-    assert server.clear == []
+    assert clear == []
     assert program.log.read_text().count("Stumbled: over it") == 1
-    until(lambda: not Path(agent).exists(), "the agent's end")
     if where not in UNTOLD:
         assert [event["error"] for event in program.events() if event.get("error")] == ["internal"]
 
